@@ -64,6 +64,7 @@ nb_merge_streams = True
 autosummary_generate = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.glob("api/*.rst"))
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # a method that Keras explains has no text of its own
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88

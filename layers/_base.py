@@ -85,6 +85,13 @@ class LiveRate(Stochastic):
 
     Raises:
         ValueError: If `rate` is not a number in [0, 1).
+
+    Example:
+    >>> from dropzoo import layers
+    >>> layer = layers.Dropout(0.5)
+    >>> layer.rate = 0.2
+    >>> layer.rate
+    0.2
     """
 
     def __init__(self, *args: Any, rate: float, seed: int | None = None, **kwargs: Any) -> None:
@@ -146,6 +153,16 @@ class BaseDropout(LiveRate):
 
     Raises:
         ValueError: If `rate` is not a number in [0, 1).
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> class MyDropout(layers.BaseDropout):
+    ...     def drop(self, inputs, rate, draw):
+    ...         return draw.drop_units(inputs, keras.ops.shape(inputs), rate)
+    >>> y = MyDropout(0.5, seed=0)(keras.ops.ones((2, 3)), training=True)
+    >>> sorted(set(keras.ops.convert_to_numpy(y).ravel().tolist()))
+    [0.0, 2.0]
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:

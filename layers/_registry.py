@@ -160,6 +160,12 @@ def is_dropout(layer: keras.Layer) -> bool:
 
     Returns:
         A bool.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layers.is_dropout(keras.layers.Dropout(0.5)), layers.is_dropout(layers.DropConnectDense(2, rate=0.5))
+    (True, False)
     """
     return isinstance(layer, (BaseDropout, *_KERAS))
 
@@ -174,6 +180,12 @@ def is_stochastic(layer: keras.Layer) -> bool:
 
     Returns:
         A bool.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layers.is_stochastic(layers.DropConnectDense(2, rate=0.5)), layers.is_stochastic(keras.layers.Dense(2))
+    (True, False)
     """
     return isinstance(layer, (Stochastic, *_KERAS))
 
@@ -207,6 +219,12 @@ def has_live_rate(layer: keras.Layer) -> bool:
 
     Returns:
         A bool.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layers.has_live_rate(layers.Dropout(0.5)), layers.has_live_rate(keras.layers.Dropout(0.5))
+    (True, False)
     """
     rate = getattr(type(layer), "rate", None)
     return isinstance(rate, property) and rate.fset is not None
@@ -223,6 +241,12 @@ def counterpart(layer: keras.Layer) -> Stochastic:
 
     Raises:
         ValueError: If `layer` is not a dropout layer.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import layers
+    >>> layers.describe(layers.counterpart(keras.layers.SpatialDropout2D(0.2)))
+    'spatial_dropout2d:0.2'
     """
     if isinstance(layer, Stochastic):
         return layer

@@ -28,8 +28,9 @@ class AlphaDropout(BaseDropout):
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        noise_shape: Tuple of ints and None. Shape of the mask; see `Dropout`.
+        noise_shape: None, or a tuple of ints and None. Shape of the mask; see `Dropout`.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of any rank.

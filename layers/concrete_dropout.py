@@ -46,6 +46,7 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
         temperature: Positive float. Temperature of the relaxation. At a lower temperature, the draws are closer to
             0 or 1.
         seed: Int or None. Seed of the draws; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 2 or more, of rank 4 for convolutions.

@@ -34,6 +34,7 @@ class CutoutDropout(BaseDropout):
         rate: Float in [0, 1). Fraction of the units to drop.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the rectangles; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.

@@ -34,6 +34,7 @@ class DropBlock2D(BaseDropout):
         block_size: Positive int, or a pair of them `(height, width)`. Size of a block; 1 gives `Dropout`.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.

@@ -25,6 +25,7 @@ class DropPath(BaseDropout):
     Args:
         rate: Float in [0, 1). Fraction of the samples to drop.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 1 or more.

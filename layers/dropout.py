@@ -28,10 +28,12 @@ class Dropout(BaseDropout):
 
     Args:
         rate: Float in [0, 1). Fraction of the units to drop.
-        noise_shape: Tuple of ints and None, one entry for each axis of the inputs. Shape of the mask: None stands
-            for the size of the inputs; 1 shares the mask along that axis.
+        noise_shape: None, or a tuple of ints and None with one entry for each axis of the inputs. Shape of the
+            mask; None for the shape of the inputs. In a tuple, None stands for the size of the inputs, and 1
+            shares the mask along that axis.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
         scaling: Str, `"inverted"` or `"standard"`.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of any rank.

@@ -23,6 +23,7 @@ class GaussianDropout(BaseDropout):
     Args:
         rate: Float in [0, 1). The rate at which `Dropout` has the same variance as the noise.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of any rank.

@@ -20,7 +20,7 @@ class Masksembles(BaseDropout):
     `masks=4`, one network contains four networks, which share most of their weights. In training, each image of a
     batch trains one of them, chosen at random. This is a compromise between `Dropout`, where each image trains a
     new network, and a deep ensemble, whose networks share no weights. With `MonteCarlo(model, num_samples=masks)`,
-    each image gets one sample from each of the networks.
+    each image gets one sample with each mask of a layer.
 
     Mask m drops channel c if `v[m, c] < rate`, where `v[m, c] = (p[m, c] + u[c]) / masks`, `p[:, c]` is a
     permutation of 0, ..., masks - 1, and `u` is a permutation of the numbers `(i + 1/2) / channels`. So each
@@ -39,6 +39,7 @@ class Masksembles(BaseDropout):
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         mask_seed: Int in [0, 2**32). Seed of the masks themselves.
         seed: Int or None. Seed of the choice among the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 2 or more, whose number of channels is known.

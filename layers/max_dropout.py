@@ -25,6 +25,7 @@ class MaxDropout(BaseDropout):
         rate: Float in [0, 1). The fraction of the range of values, from the maximum down, in which units can be
             dropped.
         seed: Int or None. Seed of the thresholds; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 2 or more.

@@ -31,6 +31,7 @@ class MaxPoolDropout2D(LiveRate, RandomPooling2D):
         padding: Str, `"valid"` or `"same"`.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.

@@ -30,6 +30,7 @@ class ShakeDrop(BaseDropout):
         level: Str, `"sample"`, `"channel"` or `"unit"`: whether each sample, each channel of a sample or each unit
             has its own alpha and beta. The channels are the last axis.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 2 or more.

@@ -47,6 +47,7 @@ class SpatialDropout1D(_SpatialDropout):
         rate: Float in [0, 1). Fraction of the channels to drop.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 3.
@@ -90,6 +91,7 @@ class SpatialDropout2D(_SpatialDropout):
         rate: Float in [0, 1). Fraction of the feature maps to drop.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 4.
@@ -128,6 +130,7 @@ class SpatialDropout3D(_SpatialDropout):
         rate: Float in [0, 1). Fraction of the channels to drop.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 5.

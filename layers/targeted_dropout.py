@@ -29,6 +29,7 @@ class TargetedDropout(BaseDropout):
         target_fraction: Float in [0, 1]. Fraction of the channels that may be dropped: the weakest ones.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 2 or more.

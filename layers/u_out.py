@@ -21,6 +21,7 @@ class UOut(BaseDropout):
     Args:
         rate: Float in [0, 1). Half the width of the noise.
         seed: Int or None. Seed of the noise; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of any rank.

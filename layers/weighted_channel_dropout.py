@@ -30,6 +30,7 @@ class WeightedChannelDropout(BaseDropout):
         rate: Float in [0, 1). Fraction of the feature maps to drop.
         data_format: Str, `"channels_last"` or `"channels_first"`. Keras' global setting by default.
         seed: Int or None. Seed of the masks; None takes one from Keras' global seed.
+        kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Floating point tensor of rank 4, preferably the output of a ReLU.

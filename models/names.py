@@ -82,7 +82,7 @@ def match_sites(model: keras.Model, patterns: Iterable[str]) -> dict[str, list[k
 
     Args:
         model: Any Keras model. If it is Functional or Sequential, patterns can use the paths of its nested models.
-        patterns: Names or fnmatch patterns.
+        patterns: Iterable of str: names or fnmatch patterns.
 
     Returns:
         A dict from each pattern to its layers, in the order of the forward pass.

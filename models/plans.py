@@ -19,6 +19,11 @@ class Plan:
         reference: The paper that the plan comes from.
         choose: Function that takes the sites of a model and returns a dict that maps names of sites to specs.
         effect: The effect that the authors report; empty if they report none.
+
+    Example:
+    >>> from dropzoo import models
+    >>> models.get_plan("head").patterns(models.list_sites("lenet5"))
+    {'head': 0.5}
     """
 
     name: str
@@ -156,8 +161,8 @@ _PLANS = {
         Plan("none", "no dropout, the same as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "the dropout of the model's own paper (a number instead of a plan means the same layers and sites, "
-            "all at this rate)",
+            "the dropout of the model's own paper (a single rate keeps its layers and sites, and replaces their "
+            "rates)",
             "the reference in the model's docstring",
             lambda sites: {},
         ),

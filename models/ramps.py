@@ -11,7 +11,14 @@ from dropzoo.models.sites import Site, check_pattern
 
 @dataclass(frozen=True)
 class Ramp:
-    """Rates that change in a straight line over the sites that a pattern matches; see `ramp`."""
+    """Rates that change in a straight line over the sites that a pattern matches; see `models.ramp`.
+
+    Attributes:
+        start: Float in [0, 1), the rate at the shallowest site.
+        end: Float in [0, 1), the rate at the deepest site, or at the only one.
+        layer: The name of the layer.
+        options: Dict of the other options of the layer.
+    """
 
     start: float
     end: float

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from dropzoo.common.checks import unknown
+from dropzoo.models.registry import get_builder
 
 #: The folder of the reference models: at the root of a checkout, or inside an installed package.
 FOLDER = Path(__file__).resolve().parents[1] / "saved_models"
@@ -19,14 +20,19 @@ def list_weights(name: str | None = None) -> list[str]:
     Weights have the name of the data set that the model was trained on.
 
     Args:
-        name: The name of a model; None for the weights of all models. The list is empty for a name without
+        name: One of `list_models()`; None for the weights of all models. The list is empty for a model without
             reference weights.
+
+    Raises:
+        ValueError: For an unknown name; the error suggests the closest.
 
     Example:
     >>> from dropzoo import models
     >>> "fashion_mnist" in models.list_weights("simple_cnn")
     True
     """
+    if name is not None:
+        get_builder(name)  # raises for an unknown name
     return sorted(weights for model, weights in _references() if name in (None, model))
 
 

@@ -31,9 +31,10 @@ def segnet(
 
     Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `encoder5_pool`, `decoder1_up` (the deepest
     unpooling), `decoder1_conv1`, ..., `decoder5_conv1`, `head`.
-    Plan `"paper"`: the variant of Bayesian SegNet that its authors recommend, 0.5 in the central encoder and
-    decoder; the other variants are the plans `"bayesian_segnet_encoder"`, `"bayesian_segnet_decoder"`,
-    `"bayesian_segnet_center"`, `"bayesian_segnet_encoder_decoder"` and `"bayesian_segnet_classifier"`.
+    Plan `"paper"`: the variant of Bayesian SegNet that its authors recommend, 0.5 in the deeper half of the
+    encoder and of the decoder; the other variants are the plans `"bayesian_segnet_encoder"`,
+    `"bayesian_segnet_decoder"`, `"bayesian_segnet_center"`, `"bayesian_segnet_encoder_decoder"` and
+    `"bayesian_segnet_classifier"`.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.

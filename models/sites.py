@@ -51,6 +51,12 @@ class Site:
             by `" + "`.
         inside: Description of the dropout inside the layer itself, which a plan cannot change, such as `"lstm,
             dropout inside: 0.3"`; None if there is none.
+
+    Example:
+    >>> from dropzoo import models
+    >>> site = models.list_sites("lenet5")[0]
+    >>> site.name, site.kind, site.shape
+    ('input', 'input', (None, 28, 28, 1))
     """
 
     name: str
@@ -133,8 +139,8 @@ class Sites:
         The output of the dropout layer, or `x` itself if the plan has no entry for the site.
 
     Raises:
-        ValueError: For a plan that cannot be read, and for a layer that replaces another layer.
-        CannotPlace: A ValueError, for a layer of the plan that cannot work on the tensor of this site.
+        ValueError: For a plan that cannot be read, for a layer that replaces another layer, and for a layer of the
+            plan that cannot work on the tensor of this site.
 
     Example:
     >>> import keras

@@ -45,10 +45,10 @@ def unet(
 
     With an encoder from keras.applications, the sites are the layers of the encoder under their own names,
     `bottleneck`, one `skipN` for each resolution at which the encoder has features, the sites of the decoder, and
-    `head`. Few encoders have features at full resolution. Plan `"paper"` is then 0.5 at `bottleneck`. The
-    encoder's own dropout is left out. Images have values in [0, 1], as for all models; the preprocessing of the
-    encoder is part of the model. The encoder determines the smallest possible size of an image, such as 75 for
-    Inception.
+    `head`. Most encoders have no features at full resolution; then there is no `skip1`. With an encoder, plan
+    `"paper"` is 0.5 at `bottleneck`. The encoder's own dropout is left out. Images have values in [0, 1], as for
+    all models; the preprocessing of the encoder is part of the model. The encoder determines the smallest possible
+    size of an image, such as 75 for Inception.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.
@@ -57,8 +57,9 @@ def unet(
         depth: Positive int, number of poolings; 4 by default, or 5 with an encoder.
         filters: Positive int, channels of the first stage; each deeper stage has twice as many. 64 by default, or
             16 with an encoder.
-        encoder: Name of a network of keras.applications, such as `"EfficientNetB0"`. Images must then
-            have 3 channels, or 1, which is repeated; for NASNet, `input_shape` must have a height and a width.
+        encoder: None for the encoder of the paper, or the name of a network of keras.applications, such as
+            `"EfficientNetB0"`. For such a network, images must have 3 channels, or 1, which is repeated; for
+            NASNet, `input_shape` must have a height and a width.
         encoder_weights: None for random weights, `"imagenet"` (which Keras downloads), or the path of a file.
         normalization: `"batch"`, `"group"`, `"layer"` or None.
         upsample: `"transpose"` (2x2 transposed convolution, as in the paper) or `"resize"` (bilinear, then a

@@ -33,8 +33,7 @@ def methods() -> dict[str, Callable[..., Any]]:
 
 def parameters(thing: Callable[..., Any]) -> list[str]:
     known = inspect.signature(thing).parameters
-    skipped = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return [name for name, p in known.items() if name not in ("self", "cls") and p.kind not in skipped]
+    return [name for name in known if name not in ("self", "cls")]
 
 
 def described(text: str) -> set[str]:
@@ -73,3 +72,11 @@ def test_what_a_function_returns_is_said(name):
     assert returned in (None, "None", inspect.Signature.empty) or says, f"{name} does not say what it returns"
     if len(parameters(function)) > 1 and "." in name.partition(".")[2]:
         assert set(parameters(function)) <= described(text), f"{name} does not describe all of its arguments"
+
+
+def test_an_argument_of_a_space_is_described_once():
+    """The settings come from `Settings`; `epochs` has a text of its own, since its default differs."""
+    text = inspect.getdoc(PUBLIC["sweep.Space"]) or ""
+    names = [name for line in re.findall(r"^    (\w+(?:, \w+)*):", text, re.M) for name in line.split(", ")]
+    assert sorted(names) == sorted([*parameters(PUBLIC["sweep.Space"]), "ValueError"])
+    assert inspect.signature(PUBLIC["sweep.Space"]).parameters["epochs"].default == 30

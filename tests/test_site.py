@@ -1,13 +1,16 @@
 """The pages of the site, without building it: every public name and command has one, links lead somewhere."""
 
 import ast
+import dataclasses
 import importlib
+import inspect
 import os
 import re
 import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -41,6 +44,87 @@ def test_every_public_name_is_on_one_page(package):
     assert sorted(listed) == sorted(importlib.import_module(f"dropzoo.{package}").__all__)
 
 
+def paths(package: str) -> list[str]:
+    """The full import paths on the page of a package: results, which no package exports."""
+    page = (DOCS / "api" / f"{package}.rst").read_text()
+    return [f"dropzoo.{name}" for name in re.findall(r"^   ~([\w.]+)$", page, re.M)]
+
+
+def imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+RESULTS = {path: imported(path) for package in PACKAGES for path in paths(package)}
+
+
+def public_docstrings() -> dict[str, str]:
+    """The docstrings on the pages, those of methods and properties too, by name."""
+    things = dict(RESULTS)
+    for package in PACKAGES:
+        module = importlib.import_module(f"dropzoo.{package}")
+        things |= {f"{package}.{name}": getattr(module, name) for name in module.__all__}
+    found = {name: inspect.getdoc(thing) or "" for name, thing in things.items()}
+    for name, thing in things.items():
+        if inspect.isclass(thing):
+            members = {n: m for n, m in vars(thing).items() if not n.startswith("_")}
+            methods = (types.FunctionType, classmethod, property)
+            found |= {f"{name}.{n}": m.__doc__ or "" for n, m in members.items() if isinstance(m, methods)}
+    return found
+
+
+@pytest.mark.parametrize("name", public_docstrings())
+def test_a_class_in_a_docstring_has_a_page(name):
+    """A reader who meets `Cut` wants to know what it holds."""
+    loaded = [module for key, module in sys.modules.items() if key.startswith("dropzoo.")]
+    ours = {
+        key
+        for module in loaded
+        for key, thing in vars(module).items()
+        if inspect.isclass(thing) and thing.__module__.startswith("dropzoo.")
+    }
+    pages = {path.rpartition(".")[2] for path in RESULTS}
+    pages |= {each for package in PACKAGES for each in importlib.import_module(f"dropzoo.{package}").__all__}
+    named = re.findall(r"`(?:[\w.]+\.)?([A-Z]\w+)(?:\(\))?`", public_docstrings()[name])
+    assert ours & set(named) <= pages
+
+
+@pytest.mark.parametrize("path", [path for path, thing in RESULTS.items() if dataclasses.is_dataclass(thing)])
+def test_the_page_of_a_result_lists_its_attributes(path):
+    section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)+)", inspect.getdoc(RESULTS[path]) or "", re.M)
+    listed = {name for names in re.findall(r"^    ([\w, ]+):", section[1], re.M) for name in names.split(", ")}
+    assert {field.name for field in dataclasses.fields(RESULTS[path])} <= listed
+
+
+def rewritten(text: str, monkeypatch) -> str:
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    return "\n".join(importlib.import_module("markup").rewritten(text.split("\n"))).rstrip()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("A `.keras` file and `keras.Model`.", "A ``.keras`` file and `keras.Model`."),  # `.keras` loses its dot
+        (r"Such as `patient\d+`.", r"Such as ``patient\d+``."),
+        ("`<model>/<site>`, `list_sites()`", "``<model>/<site>``, `list_sites()`"),  # or <site> is a target
+        ("`two\nlines`", "``two\nlines``"),
+        ("2017, arXiv:1706.02515.", "2017, `arXiv:1706.02515 <https://arxiv.org/abs/1706.02515>`__."),
+        ("2010, doi:10.1007/s1-4.", "2010, `doi:10.1007/s1-4 <https://doi.org/10.1007/s1-4>`__."),
+        ("Returns:\n    A dict: `mean`\n    and more.", ":returns: A dict: `mean`\n    and more."),
+        ("Example:\n>>> f(`x`)\n1", "Example:\n    >>> f(`x`)\n    1"),
+    ],
+)
+def test_docstrings_are_rewritten_for_sphinx(written, shown, monkeypatch):
+    assert rewritten(written, monkeypatch) == shown
+
+
+def test_the_type_of_an_attribute_is_beside_its_name(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    napoleon = [".. attribute:: n", "", "   How many.", "", "   :type: a.b.Mapping[str, c.D]"]
+    shown = importlib.import_module("markup").types_beside_names(napoleon)
+    assert shown[:2] == [".. attribute:: n", "   :type: Mapping[str, D]"]
+
+
 def test_every_command_is_on_one_page():
     """A new command is added to docs/api/commands/index.md; its own page is made from its help."""
     assert sorted(toctrees(DOCS / "api/commands/index.md")) == sorted(typer.main.get_command(app).commands)
@@ -56,6 +140,8 @@ def test_the_page_of_a_command_says_what_is_required(monkeypatch):
     page = generated.command_page("train", typer.main.get_command(app).commands["train"])
     assert "dropzoo train MODEL --data DATA [OPTIONS]" in page
     assert re.search(r"^\| `--data` \|.*\| required \|$", page, re.M) and "| `10` |" in page
+    page = generated.command_page("predict", typer.main.get_command(app).commands["predict"])
+    assert "dropzoo predict PATHS... [OPTIONS]" in page and "| `` |" not in page
 
 
 def test_every_page_is_in_the_navigation():

@@ -60,7 +60,7 @@ class CSVLogger(keras.callbacks.Callback):
     """Writes a CSV file with a row for each epoch: all metrics, and the rate and dropped fraction of every site.
 
     The file is complete after each epoch. A resumed run continues the file, and replaces the rows of epochs that
-    are trained again. Keras' own `CSVLogger` does not replace such rows, and does not log the sites.
+    are trained again. `keras.callbacks.CSVLogger` does not replace such rows, and does not log the sites.
 
     Args:
         path: Path of the file.

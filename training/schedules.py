@@ -58,6 +58,11 @@ def constant(rate: float) -> Schedule:
 
     Raises:
         ValueError: If the rate is not in [0, 1).
+
+    Example:
+    >>> from dropzoo import training
+    >>> training.constant(0.2)(0.9)
+    0.2
     """
     rate = check_rate(rate)
     return lambda progress: rate
@@ -74,6 +79,11 @@ def linear(start: float, end: float) -> Schedule:
 
     Raises:
         ValueError: If a rate is not in [0, 1).
+
+    Example:
+    >>> from dropzoo import training
+    >>> training.linear(0.0, 0.4)(0.5)
+    0.2
 
     Reference:
         Ghiasi et al., "DropBlock: A regularization method for convolutional networks", 2018, arXiv:1810.12890.
@@ -94,6 +104,11 @@ def cosine(start: float, end: float) -> Schedule:
     Raises:
         ValueError: If a rate is not in [0, 1).
 
+    Example:
+    >>> from dropzoo import training
+    >>> round(training.cosine(0.0, 0.4)(0.25), 3)
+    0.059
+
     Reference:
         The curve is that of the learning rates in Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with
         Warm Restarts", 2017, arXiv:1608.03983.
@@ -113,6 +128,11 @@ def step(rates: Mapping[float, float]) -> Schedule:
 
     Raises:
         ValueError: If `rates` is not such a dict.
+
+    Example:
+    >>> from dropzoo import training
+    >>> training.step({0.0: 0.1, 0.5: 0.3})(0.6)
+    0.3
     """
     ok = isinstance(rates, Mapping) and all(isinstance(t, numbers.Real) and 0 <= t < 1 for t in rates)
     if not ok or 0 not in rates:
@@ -142,6 +162,11 @@ def curriculum(rate: float, gamma: float = 10.0) -> Schedule:
     Raises:
         ValueError: If an argument is out of its range.
 
+    Example:
+    >>> from dropzoo import training
+    >>> round(training.curriculum(0.5)(0.1), 3)
+    0.316
+
     Reference:
         Morerio et al., "Curriculum Dropout", 2017, arXiv:1703.06229.
     """
@@ -164,6 +189,12 @@ def early(rate: float, end: float = 1 / 6, decay: str = "linear") -> Schedule:
     Raises:
         ValueError: If an argument is out of its range.
 
+    Example:
+    >>> from dropzoo import training
+    >>> schedule = training.early(0.5, end=0.5)
+    >>> schedule(0.25), schedule(0.75)
+    (0.25, 0.0)
+
     Reference:
         Liu et al., "Dropout Reduces Underfitting", 2023, arXiv:2303.01500.
     """
@@ -185,6 +216,12 @@ def late(rate: float, start: float = 1 / 6) -> Schedule:
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+    >>> from dropzoo import training
+    >>> schedule = training.late(0.5, start=0.2)
+    >>> schedule(0.1), schedule(0.2)
+    (0.0, 0.5)
 
     Reference:
         Liu et al., "Dropout Reduces Underfitting", 2023, arXiv:2303.01500.

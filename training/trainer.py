@@ -49,7 +49,7 @@ class Trainer:
 
     Masks get `DiceCrossEntropy`. `fit` prints the loss and the reason; if the targets are ambiguous, it raises an
     error. With these losses, and with others that take only class labels, a label that does not fit raises an
-    error. With a custom loss, targets may be anything, as in Keras' `fit`.
+    error. With a custom loss, targets may be anything, as in `keras.Model.fit`.
 
     Args:
         model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics get
@@ -206,8 +206,8 @@ class Trainer:
                 one after every `checkpoint_every` steps.
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
-            verbose: As for Keras' `fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
-            x: Arrays of inputs, instead of `train`, as in Keras' `fit`.
+            verbose: As for `keras.Model.fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
+            x: Arrays of inputs, instead of `train`, as in `keras.Model.fit`.
             y: Arrays of targets, with `x`.
             sample_weight: Arrays of weights, with `x`.
             batch_size: Int above 0 or None. The size of the batches that are cut from arrays. None means 32 or, if
@@ -219,7 +219,7 @@ class Trainer:
             validation_steps: Int above 0 or None. The number of batches of `validation_data` to evaluate.
 
         Returns:
-            Keras' `History`, including the epochs before a resume.
+            A `keras.callbacks.History`, including the epochs before a resume.
 
         Raises:
             ValueError: For invalid data or arguments, if the targets do not determine the loss, or for a

@@ -18,7 +18,8 @@ def command_page(name: str, command: typer.core.TyperCommand) -> str:
     text, *examples = inspect.cleandoc(command.help or "").split("Example: ")
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
-    usage = [each.name.upper() if each.required else f"[{each.name.upper()}]" for each in arguments]
+    words = [each.name.upper() + ("..." if each.nargs == -1 else "") for each in arguments]
+    usage = [word if each.required else f"[{word}]" for word, each in zip(words, arguments, strict=True)]
     needed = [f"{max(each.opts, key=len)} {each.name.upper()}" for each in options if each.required]
     lines = [
         f"# dropzoo {name}",
@@ -48,14 +49,14 @@ def row(parameter: typer.core.TyperOption | typer.core.TyperArgument) -> str:
     for mark in "|*<_":
         text = text.replace(mark, f"\\{mark}")
     value = parameter.default
-    shown = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    shown = value != "" and isinstance(value, (str, int, float)) and not isinstance(value, bool)
     default = f"`{value}`" if shown else ""
     return f"| {names} | {text} | {'required' if parameter.required else default} |"
 
 
 def builders_page() -> str:
     """Returns the page of the functions that build the models, family by family."""
-    lines = ["Models and their options", "========================", ""]
+    lines = ["Models and their options", "========================", "", ".. currentmodule:: dropzoo.models", ""]
     lines += ["``models.build_model(name, ...)`` passes its options to the function of that name."]
     lines += [":doc:`../models` compares the models.", ""]
     for module, names in groupby(sorted(models.list_models(), key=_module), key=_module):

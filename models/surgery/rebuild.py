@@ -105,9 +105,9 @@ class Rebuild:
             new.dtype_policy = old.dtype_policy
         if path and type(new).__name__ != type(old).__name__:
             warnings.warn(
-                f"Weights files of the original will not load into the copy, because they name the nested model "
-                f"{old.name!r} after its class. In the copy, {old.name!r} is no longer a {type(old).__name__}: "
-                "such a model cannot be built around a graph. Save and load whole models (.keras) instead.",
+                f"Weights files of the original will not load into the copy: they name the nested model "
+                f"{old.name!r} after its class, and in the copy {old.name!r} is no longer a {type(old).__name__}, "
+                "because that class cannot be built around a graph. Save and load whole models (.keras) instead.",
                 stacklevel=2,
             )
         return new

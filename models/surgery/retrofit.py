@@ -110,7 +110,7 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
         share_weights: Bool. If True, the copy uses the layers of the original, so that training one model trains
-            both. Layers whose config is not complete require this.
+            both. Must be True if the model has a layer whose config is not complete.
 
     Returns:
         A model of the same kind.
@@ -168,9 +168,9 @@ def _detour(edge: Edge, layer: keras.Layer | None) -> Detour:
     """Returns the detour for the reader of an edge: around the dropout there, and through the new layer."""
     if edge.via is not None and edge.via.call.path != edge.reader.path:
         raise ValueError(
-            f"The edge {edge.name!r} goes through the dropout {edge.via.name!r} of another nested model, which "
-            "other layers read too, so it cannot be changed for this edge alone. To change it for all of them, "
-            f"use the key {edge.via.name!r}."
+            f"The edge {edge.name!r} goes through the dropout {edge.via.name!r} of another nested model. "
+            "Other layers read this dropout too, so it cannot be changed for the edge alone. To change it for all "
+            f"of them, use the key {edge.via.name!r}."
         )
     put = None if layer is None else Put(layer, edge.name, edge.dropout_name)
     return Detour(edge.tensor, edge.place.call, put)

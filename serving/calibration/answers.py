@@ -22,8 +22,8 @@ class WholeImage(NamedTuple):
 
     Attributes:
         share: Float32 tensor `(batch, 1, ..., 1, classes)`, the mean probability of each class.
-        seen: Bool tensor of this shape, whether the model sees the class somewhere; see `sees`.
-        doubt: Float32 tensor `(batch,)`, see `doubt`.
+        seen: Bool tensor of this shape, whether the class is the likeliest one of some pixel.
+        doubt: Float32 tensor `(batch,)`, how unsure the model is about the image.
     """
 
     share: tf.Tensor
@@ -32,7 +32,12 @@ class WholeImage(NamedTuple):
 
     @classmethod
     def of(cls, mean: tf.Tensor, kind: str) -> "WholeImage":
-        """Returns the facts about images from the probabilities of all their pixels."""
+        """Returns the facts about images from the probabilities of all their pixels.
+
+        Args:
+            mean: Float32 tensor `(batch, ..., classes)`, the mean of the samples.
+            kind: The output kind, such as `"multi_class"`; `calibration.facts.task` of a `Calibration`.
+        """
         return cls(_share(mean), sees(mean, kind), doubt(mean, kind))
 
     @classmethod

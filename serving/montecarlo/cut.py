@@ -53,7 +53,7 @@ class Cut:
             f"at T = {self.num_samples} up to {self.speedup:.2f} times as fast as T passes",
         ]
         if self.split:
-            lines.append(f"of these in part: {', '.join(self.split)}")
+            lines.append(f"computed once in part: {', '.join(self.split)}")
         if self.opaque:
             lines.append(f"computed whole in each sample: {', '.join(self.opaque)}")
         lines += [f"sampled by a plain pass in each sample: {name} ({why})" for name, why in self.plain]

@@ -263,7 +263,7 @@ def _load(path: str | os.PathLike) -> tuple[keras.Model, list[str] | None]:
             if file.is_file() and file.suffix == ".keras":
                 return _with_loss(file), _exported_kinds(info)
     raise ValueError(
-        "Expected a model, a .keras file or a folder that export_model wrote; load another file yourself, with "
+        "Expected a model, a .keras file or a folder that export_model wrote. Load any other file yourself, with "
         f"keras.models.load_model, and pass the model. Received: {path!r}"
     )
 

@@ -289,8 +289,8 @@ class MonteCarlo:
         if self.auto or self._stage.plain or len(self.reader.outputs) > 1:
             names = ", ".join(self.reader.names)
             raise ValueError(
-                "Attribution needs a fixed number of samples, one output, and no plain passes (dropout in layers "
-                f"of dropzoo or Keras only). Received: num_samples={self.num_samples!r}, outputs: {names}, plain "
+                "Attribution needs a fixed number of samples, one output, and dropout only in layers of dropzoo "
+                f"or Keras (no plain passes). Received: num_samples={self.num_samples!r}, outputs: {names}, plain "
                 f"passes: {self.plain_passes}"
             )
         return attribution_of(graph, self.seed, flat)

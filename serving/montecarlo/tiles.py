@@ -11,9 +11,10 @@ import numpy as np
 
 from dropzoo.common.checks import check_count
 from dropzoo.models.graph.order import channels_first_inputs
+from dropzoo.serving.montecarlo.augmentation import TestTimeAugmentation
 from dropzoo.serving.montecarlo.blending import Blend, Window, cut_all, windows_of
 from dropzoo.serving.montecarlo.calibrated import answered_whole
-from dropzoo.serving.montecarlo.ensembles import Rival
+from dropzoo.serving.montecarlo.ensembles import Ensemble, Rival
 from dropzoo.serving.montecarlo.inputs import InputsLike, is_nested
 from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
@@ -24,7 +25,7 @@ _STATISTICS = ("mean", "variance", "predictive_entropy", "mutual_information")
 
 
 def predict_tiled(
-    mc: MonteCarlo | Rival,
+    mc: MonteCarlo | Ensemble | TestTimeAugmentation,
     image: InputsLike,
     tile: int | tuple[int, ...] = 256,
     overlap: int | tuple[int, ...] = 32,
@@ -255,7 +256,8 @@ def _check_order(mc: MonteCarlo | Rival) -> None:
         raise ValueError(
             "Tiles need images with their channels last. Put keras.layers.Permute((3, 1, 2)) before the model: "
             "inputs = keras.Input((None, None, channels)), then keras.Model(inputs, "
-            f"model(keras.layers.Permute((3, 1, 2))(inputs))). Received: {mc.model.name!r}, which has them first"
+            f"model(keras.layers.Permute((3, 1, 2))(inputs))). Received: {mc.model.name!r}, which takes "
+            "channels first"
         )
 
 

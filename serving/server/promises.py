@@ -65,7 +65,7 @@ def promised(answer: Arrays, output: Output) -> Promised | None:
 def _one_of(names: list[str]) -> str:
     """The set of classes in words."""
     if not names:
-        return "Not sure: no class is as likely as the true one usually is"
+        return "Not sure: no class is likely enough"
     if len(names) == 1:
         return names[0]
     return f"{', '.join(names[:-1])} or {names[-1]}"

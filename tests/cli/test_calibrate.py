@@ -147,4 +147,4 @@ def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path, monk
     assert json.loads(measured.read_text())["how"]["split"] is True
     monkeypatch.setattr(saved_intervals, "fit_measurements", lambda *_: check_positive(0, "images"))
     status, out, _ = run(capsys, "calibrate", str(tmp_path / "cells.keras"), *options)
-    assert status == 0 and "has no calibrated intervals" in out and not measured.exists()
+    assert status == 0 and "intervals of dropzoo measure were not calibrated" in out and not measured.exists()

@@ -61,3 +61,9 @@ def test_bad_weights():
     with pytest.raises(ValueError, match="a unet with the default `skip`. Received: skip='add'"):
         models.build_model("unet", weights="digit_scenes", skip="add")
     assert Path(FOLDER).name == "saved_models"
+
+
+def test_the_weights_of_a_model_are_listed_by_its_name():
+    assert "digits" in models.list_weights("simple_cnn") and models.list_weights("vgg16") == []
+    with pytest.raises(ValueError, match="Unknown model 'simple_cn'. Did you mean 'simple_cnn'"):
+        models.list_weights("simple_cn")

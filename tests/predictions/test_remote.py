@@ -103,7 +103,7 @@ def test_another_version_of_a_server_has_other_settings(versions, info, monkeypa
 
 def test_a_version_in_the_address_is_refused():
     with pytest.raises(
-        ValueError, match=r"newest version of a server. Leave out /versions/2: http://x/v1/models/a"
+        ValueError, match=r"newest version of a model. Leave out /versions/2: http://x/v1/models/a"
     ):
         remote.connect("http://x/v1/models/a/versions/2")
 

@@ -14,7 +14,7 @@ def test_where_the_model_is_cut():
     cut = serving.MonteCarlo(unet(depth=2, dropout={"bottleneck_conv2": 0.5})).cut((32, 48))
     convs = ("decoder1_conv1_conv", "decoder2_conv1_conv")
     assert set(cut.frontier) == {"images", *convs, "bottleneck_conv2"} and not cut.opaque
-    assert cut.split == convs and "of these in part: decoder1_conv1_conv, decoder2" in str(cut)
+    assert cut.split == convs and "computed once in part: decoder1_conv1_conv, decoder2" in str(cut)
     cut = serving.MonteCarlo(nested()).cut()
     assert not cut.opaque and 0 < cut.f < 1
     cut = serving.MonteCarlo(opaque()).cut()

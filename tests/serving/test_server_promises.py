@@ -37,7 +37,7 @@ P = np.array([[0.2, 0.3, 0.5]], "float32")
         ({"set": [[False, True, True]], "defer": [False]}, "two or one"),  # the likeliest first
         ({"set": [[True, True, True]]}, "two, one or zero"),
         ({"set": [[False, False, True]], "defer": [False]}, "two"),
-        ({"set": [[False, False, False]]}, "Not sure: no class is as likely as the true one usually is"),
+        ({"set": [[False, False, False]]}, "Not sure: no class is likely enough"),
         ({"set": [[False, False, True]], "defer": [True]}, "Ask a human"),
         ({"defer": [False]}, "No need to ask a human"),
     ],

@@ -93,7 +93,7 @@ def test_targets_that_fit_no_outputs_are_an_error():
         (True, {"kind": KINDS, "height": HEIGHTS}, r"\['height', 'kind'\]"),
         (True, {"kinds": KINDS, "height": HEIGHTS, "sick": SICK}, r"\['height', 'kinds', 'sick'\]"),
     ]:
-        with pytest.raises(ValueError, match=f"a target for each of 3 outputs.*To train some.*{received}"):
+        with pytest.raises(ValueError, match=f"a target for each of the 3 outputs.*To train some.*{received}"):
             Trainer(build(as_dict)).fit(((X, SIDE), targets), verbose=0)
 
 

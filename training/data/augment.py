@@ -136,8 +136,8 @@ class Augment:
             image: Float32 tensor `(height, width, channels)` in [0, 1].
             label: Mask `(height, width)`, which moves with the image; a label of another rank stays as it is.
             seed: Two ints. Equal seeds give equal results.
-            ignore_class: Int or None. A label, such as 255, whose pixels, like those of class 0, are not
-                foreground.
+            ignore_class: Int or None. A label, such as 255. Its pixels are not foreground, nor are those of
+                class 0.
 
         Returns:
             The new image and label.
@@ -159,8 +159,8 @@ class Augment:
             images: Float32 tensor `(batch, height, width, channels)` in [0, 1].
             labels: Masks `(batch, height, width)`, which move with the images, or labels of another rank.
             draws: Float32 tensor `(batch, 11)`, uniform in [-1, 1): the random numbers of each example.
-            ignore_class: Int or None. A label, such as 255, whose pixels, like those of class 0, are not
-                foreground.
+            ignore_class: Int or None. A label, such as 255. Its pixels are not foreground, nor are those of
+                class 0.
 
         Returns:
             The new images and labels.

@@ -290,7 +290,7 @@ def _check(
     if saved != here or len(meta["rates"]) != rates:
         diff = difflib.unified_diff(saved, here, n=0, lineterm="")
         lines = [f"{line[0]} {line[1:]}" for line in diff if line[:2] not in _MARKS]
-        lines += [f"  live rates: {len(meta['rates'])} saved, {rates} here"] * (not lines)
+        lines += [f"  layers whose rate can change: {len(meta['rates'])} saved, {rates} here"] * (not lines)
         shown = [line for sign in "-+ " for line in [line for line in lines if line[0] == sign][:5]]
         more = [f"  and {len(lines) - len(shown)} more"] * (len(lines) > len(shown))
         raise ValueError(

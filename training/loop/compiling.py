@@ -209,7 +209,7 @@ def _by_output(things: Any, outputs: Outputs, name: str = "") -> list[Any]:
     if isinstance(things, (list, tuple)):
         if len(things) != len(names) and name:
             raise ValueError(
-                f"`{name}` must have one entry for each of {len(names)} outputs. Received: {things!r}"
+                f"`{name}` must have one entry for each of the {len(names)} outputs. Received: {things!r}"
             )
         return list(things) if len(things) == len(names) else [None] * len(names)
     return [things] * len(names)

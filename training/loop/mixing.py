@@ -81,7 +81,9 @@ class Mixing:
             raise ValueError("`mixup` and `cutmix` also mix the targets: pass batches of (x, y)")
         x = tf.nest.flatten(batch[0])
         if len(x) > 1 or x[0].shape.rank < 2 or (not x[0].dtype.is_floating and x[0].shape.rank < 4):
-            raise ValueError(f"`mixup` and `cutmix` need one input of images, or of floats. Received: {batch[0]}")
+            raise ValueError(
+                f"`mixup` and `cutmix` need one input: images, or other arrays of floats. Received: {batch[0]}"
+            )
         seed, epoch, step = tf.unstack(position)
         seeds = [tf.stack([seed + epoch * 2654435761, 4 * step + use]) for use in range(4)]
         if not self.mixup or not self.cutmix:

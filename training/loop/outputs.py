@@ -101,8 +101,9 @@ class Outputs:
             names = ", ".join(output.name for output in self.each).strip(", ")
             received = sorted(y) if isinstance(y, Mapping) else count_of(len(keras.tree.flatten(y)), "target")
             raise ValueError(
-                f"The default loss needs a target for each of {len(self.each)} outputs{names and f' ({names})'}, "
-                "in their order or in a dict by their names. To train some outputs only, pass `loss`, or train "
+                f"The default loss needs a target for each of the {len(self.each)} outputs"
+                f"{names and f' ({names})'}, in the order of the outputs, or in a dict by name. To train some "
+                "outputs only, pass `loss`, or train "
                 f"keras.Model(model.inputs, [these outputs]). Received: {received}"
             )
         return found

@@ -43,8 +43,8 @@ class Dice(PixelLoss):
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels in [0, classes), or 0 and 1 for one logit.
         y_pred: Float tensor `(batch, ..., classes)`. Logits.
-        sample_weight: Float tensor or None. One weight for each image, `(batch,)` or `(batch, 1, ...)`; or for
-            each pixel inside the sums, `(batch, ...)` or `(batch, ..., 1)`.
+        sample_weight: Float tensor or None. One weight for each image, `(batch,)` or `(batch, 1, ...)`; or one for
+            each pixel, `(batch, ...)` or `(batch, ..., 1)`, which multiplies the terms of this pixel in the sums.
 
     Output shape:
         A scalar in [0, 1] for unit weights; `(batch,)` if `reduction=None`.
@@ -149,7 +149,7 @@ class DiceCrossEntropy(Dice):
 
     Reference:
         Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation",
-        2021, arXiv:1809.10486.
+        2021, arXiv:1904.08128.
     """
 
     def __init__(

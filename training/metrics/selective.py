@@ -9,8 +9,8 @@ def risk_coverage(uncertainty: ArrayLike, errors: ArrayLike) -> tuple[np.ndarray
     """Returns the mean error of the k most certain predictions, for every k from 1 to all of them.
 
     The predictions are put in the order of their uncertainty; `risk[k - 1]` is the mean error of the first `k`.
-    Predictions of equal uncertainty could have any order, so each counts with their mean error: the average over
-    these orders.
+    Predictions of equal uncertainty could have any order. So the error of each is replaced by the mean of their
+    errors. This gives the average of `risk` over these orders.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction; higher for a less certain prediction, such

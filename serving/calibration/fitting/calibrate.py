@@ -82,8 +82,8 @@ def calibrate(
         from_logits: Whether the output of a model is logits, as for `MonteCarlo`. If None, `calibrate` finds it
             out for a Keras model, and uses the setting of any other predictor.
         data: Str, the name of the held-out data, for the record.
-        ignore_class: Int, the label of pixels or images that do not count, as in Keras' `MeanIoU`; None if all
-            count. Only for tasks with one class for each pixel or image.
+        ignore_class: Int, the label of pixels or images that do not count, as in `keras.metrics.MeanIoU`; None if
+            all count. Only for tasks with one class for each pixel or image.
         batch_size: Positive int, how many images to read at a time.
         seed: Int in [0, 2**32), the seed of the split of the images.
         verbose: 1 for a progress bar, 0 for none.

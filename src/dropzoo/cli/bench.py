@@ -29,7 +29,7 @@ def bench_input(
     from dropzoo.runs import throughput
 
     loaded = training.load_data(data, **reading.arguments())
-    with console.status("Drawing batches ..."):
+    with console.status("Reading batches ..."):
         found = throughput.input_rate(loaded, seconds)
     table = Table("input of " + escape(data), "", show_header=True)
     table.add_row("first batch after", f"{found.first_batch:.2f} s")
@@ -73,7 +73,7 @@ def bench(
     loaded = config.load_data()
     with console.status("Training steps ..."):
         times = throughput.step_times(config, loaded, steps)
-    with console.status("Drawing batches ..."):
+    with console.status("Reading batches ..."):
         found = throughput.input_rate(loaded, seconds)
     table = Table("", "ms a step", "images/s")
     for jit_compile, seconds_a_step in times.items():

@@ -146,7 +146,7 @@ def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "Calibr
     except ValueError as error:
         # Intervals that were fitted to the samples of an earlier calibration do not hold for those of this one.
         intervals_file(run).unlink(missing_ok=True)
-        say(f"dropzoo measure has no calibrated intervals: {error}")
+        say(f"The intervals of dropzoo measure were not calibrated: {error}")
         return
     say(f"Saved {path}, with the intervals for dropzoo measure")
 

@@ -41,8 +41,8 @@ def measure(
         str | None,
         typer.Option(
             "--intervals",
-            help="calibrated (by an earlier --calibrate; the default after that), or samples (the spread of the "
-            "samples).",
+            help="calibrated (by --calibrate or dropzoo calibrate), or samples (the spread of the samples). By "
+            "default, calibrated if such intervals exist, and samples otherwise.",
         ),
     ] = None,
     calibrate: Annotated[

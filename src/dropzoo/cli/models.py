@@ -126,7 +126,7 @@ def retrofit(
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead of adding any.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Adds dropout to an existing model and reports how much each site drops, or removes all dropout.
+    """Adds dropout to an existing model and reports how much each site drops; or removes all dropout.
 
     Example: dropzoo retrofit mine.keras --dropout "before:Dense=0.5" -o mine_with_dropout.keras
     """

@@ -55,7 +55,7 @@ InputRangeOption = Annotated[
     str | None,
     typer.Option(
         "--input-range",
-        help="The values that the model takes for black and for white, such as 0,255. By default, they are read "
+        help="The values that mean black and white to the model, such as 0,255. By default, they are read "
         "from the model.",
     ),
 ]
@@ -179,9 +179,9 @@ class TrainingOptions:
         str,
         typer.Option(
             "--balance",
-            help="For rare classes. weights: give rare classes more weight in the loss (the median frequency of "
-            "all classes in images or pixels, divided by that of the class); sampling: show images of all classes "
-            "equally often; none.",
+            help="For rare classes. weights: weight each class in the loss by the median frequency of all "
+            "classes, divided by its own frequency (counted in images, or in pixels of masks); sampling: show "
+            "images of all classes equally often; none.",
             rich_help_panel=_HOW,
         ),
     ] = "none"

@@ -195,7 +195,7 @@ def _check_server(answers: ModelAnswers, computing: Computing) -> None:
     said += ["--overlap"] if computing.overlap is not None and computing.tile is None else []
     if said:
         raise ValueError(
-            "With --server, the export settles how the model answers, so these options cannot be used: "
+            "With --server, the export determines how the model answers, so these options cannot be used: "
             f"{', '.join(said)}. Leave them out, or pass --model instead"
         )
 

@@ -150,8 +150,8 @@ def export(
     path: Annotated[
         Path,
         typer.Argument(
-            help="The SavedModel's folder: saved_models/NAME/VERSION, or NAME for the next version. For other "
-            "formats, the path of the file: NAME.onnx, NAME.tflite or NAME.xml."
+            help="The SavedModel's folder: saved_models/NAME/VERSION; or saved_models/NAME, for the next version. "
+            "For other formats, the path of the file: NAME.onnx, NAME.tflite or NAME.xml."
         ),
     ],
     num_samples: Annotated[
@@ -249,6 +249,6 @@ def export(
         say(f"The export always uses the calibration of {found.date[:10]}")
     drawn = drawn if found is None else found.facts.num_samples
     if format == "saved_model" and export_counts(run, written, drawn, found is not None, members_drop):
-        say("The page of the server shows counts of objects with their intervals")
+        say("The web page of `dropzoo serve` will show counts of objects, with their intervals")
     then = f" Next: dropzoo predict IMAGE --model {quote(str(written))}" if format == "saved_model" else ""
     say(f"Exported to {written}.{then}")

@@ -70,7 +70,7 @@ class SpaceOptions:
     augment: Annotated[
         list[str] | None,
         _many(
-            'random augmentation, which is none, yes (mild), or your own, as in "rotation=15,crop=128".',
+            'none, yes (mild random augmentation), or your own, as in "rotation=15,crop=128".',
             "--augment",
         ),
     ] = None
@@ -83,7 +83,7 @@ class SpaceOptions:
     recipe: Annotated[
         list[str] | None,
         _many(
-            "a recipe, which is small, medium, own (only the options of this command), or a list of training "
+            "the recipe small or medium, own (only the options of this command), or a list of training "
             'settings, such as "optimizer=sgd:momentum=0.9; mixup=0.2".',
             "--recipe",
         ),

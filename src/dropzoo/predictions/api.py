@@ -30,8 +30,8 @@ def predict_files(
         model: A run's folder, a `.keras` file or a SavedModel; or a predictor of
             `dropzoo.runs.predictors.load_predictor`.
         num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30; for an ensemble, None
-            averages the members without dropout. A calibration has its own number, and so has a SavedModel, unless
-            `tile` is given.
+            averages the members without dropout. A calibration sets its own number. So does a SavedModel if `tile`
+            is None.
         batch_size: Positive int or None, how many images, or tiles, are computed at a time; None for a number that
             depends on their size.
         tile: Positive int or None, the tile size in pixels; larger images are read and computed in tiles of this

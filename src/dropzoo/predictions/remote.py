@@ -77,7 +77,7 @@ def connect(address: str, token: str | None = None) -> Predictor:
     name, _, version = rest.strip("/").partition(":")[0].partition("/")
     if version:
         raise ValueError(
-            f"`dropzoo predict` uses the newest version of a server. Leave out /{version}: {base}/v1/models/{name}"
+            f"`dropzoo predict` uses the newest version of a model. Leave out /{version}: {base}/v1/models/{name}"
         )
     models = {each["name"]: each.get("versions") or [] for each in connection.get("/v1/models")["models"]}
     names = list(models)

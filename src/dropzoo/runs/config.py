@@ -13,7 +13,7 @@ from dropzoo.common.checks import check_count
 from dropzoo.models.graph.order import shape_of_images
 from dropzoo.runs.recipe import learning_rate
 from dropzoo.runs.recipe import optimizer as make_optimizer
-from dropzoo.runs.settings import FILE_NAMES, READING, Settings, renamed
+from dropzoo.runs.settings import FILE_NAMES, READING, Settings, renamed, with_settings
 from dropzoo.training.loop.replicas import scope
 from dropzoo.training.losses.cross_entropy import check_smoothing
 
@@ -24,6 +24,7 @@ DATA_ARGUMENTS = (
 )
 
 
+@with_settings
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(Settings):
     """The model and the data of a run, and how the model is trained. The defaults are those of `dropzoo train`.
@@ -44,7 +45,7 @@ class RunConfig(Settings):
             None to train to the end.
         best: Bool. Whether the model is that of the epoch with the best validation loss, rather than the last.
         fold: Pair of ints `(k, n)` for part `k` of a cross-validation in `n` parts, or None, as for `load_data`.
-        data, epochs, ...: See `Settings`.
+        ...: See `Settings`.
 
     Raises:
         ValueError: If a value is out of its range.

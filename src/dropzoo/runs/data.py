@@ -87,7 +87,7 @@ def how_many_are_judged(data: training.Data, split: str | None) -> str:
     every = info.num_train + info.num_validation + info.num_test
     judged = count_of(info.num_test, f"of {every:,} images is", f"of {every:,} images are")
     return (
-        f"{judged} evaluated: the test set that `dropzoo train` would keep. To evaluate all images, pass "
+        f"{judged} evaluated: the test set that `dropzoo train` would leave out. To evaluate all images, pass "
         "--split all\n"
     )
 

@@ -122,8 +122,8 @@ def fit_temperatures(methods: dict[str, LogProbabilities], data: training.Data) 
     if data.validation is None or data.test is None:
         raise ValueError(
             f"A temperature is fitted on validation images and evaluated on test images, but {data.info.name!r} "
-            f"has {data.info.num_validation} validation and {data.info.num_test} test images. Train with a "
-            "--validation-split"
+            f"has {data.info.num_validation} validation and {data.info.num_test} test images. Both "
+            "are needed: pass another --data, or train with a --validation-split"
         )
     temperatures = {}
     for title, predict in methods.items():

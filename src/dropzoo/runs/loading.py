@@ -108,7 +108,7 @@ def load_model_for(
         "Images are resized only for a model that takes square images",
     )
     if (path / "run.json").is_file():
-        advice = f"If the classes mean the same, pass {file}, which does not record their names"
+        advice = f"If the classes mean the same, pass {file}: then the names of classes are not compared"
         check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
 

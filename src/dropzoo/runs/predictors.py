@@ -53,6 +53,9 @@ def load_predictor(
             image it is `"fixed"`, for which an export must hold its Keras model.
         task: The output kind of a `.keras` file, as for `MonteCarlo`. If None, the model shows it.
 
+    Returns:
+        A `Predictor`, which `predict_files` takes as its model.
+
     Raises:
         ValueError: If `path` is none of these, or its model does not take one image and give one answer.
     """
@@ -81,8 +84,8 @@ def load_predictor(
     elif export is not None and not (sampling == "fixed" and inside is not None and inside.is_file()):
         if sampling == "fixed":
             raise ValueError(
-                f"Tiles and measurements need samples of the whole image, and the export {path} does not hold its "
-                "Keras model, which draws them. Pass the run or the .keras file"
+                f"Tiles and measurements need samples of the whole image. Only the Keras model draws these, "
+                f"and it is not in the export {path}. Pass the run or the .keras file"
             )
         if from_logits is not None:
             raise ValueError(

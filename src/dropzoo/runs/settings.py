@@ -1,12 +1,18 @@
 """The settings that a run and a whole sweep have in common: the data, and how models are trained on them."""
 
 import dataclasses
-from typing import Any
+import inspect
+import re
+from typing import Any, TypeVar
 
 from dropzoo.common.checks import check_choice, check_count, check_positive
 from dropzoo.runs.recipe import SCHEDULES
 from dropzoo.runs.recipe import optimizer as make_optimizer
 from dropzoo.training.loop.mixing import check_mix
+
+_T = TypeVar("_T")
+#: The line in whose place `with_settings` puts the arguments of `Settings`.
+_PLACE = "        ...: See `Settings`."
 
 #: The fields that say how a folder is read.
 READING = ("images", "masks", "mask_suffix", "masks_as", "ignore_class", "class_names", "pages", "value_range")
@@ -36,8 +42,8 @@ class Settings:
         cutmix: Float, 0 or more, as for `Trainer`; for classifiers.
         deep_supervision: Bool. Whether a U-Net also learns at the end of each stage of its decoder.
         image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
-        test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names, split_file, group_by, pages,
-            value_range, broken: As for `load_data`.
+        test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names: As for `load_data`.
+        split_file, group_by, pages, value_range, broken: As for `load_data`.
         balance: `"none"`; `"weights"`, which weights each class by the median of the frequencies of all classes
             divided by its own, for images or pixels; or `"sampling"`, which shows all classes equally often.
 
@@ -108,6 +114,37 @@ class Settings:
     def settings(self) -> dict[str, Any]:
         """Returns the fields of this class by name, without those of a subclass."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+
+
+def with_settings(cls: type[_T]) -> type[_T]:
+    """Class decorator that lists the arguments of `Settings` in a subclass: in its docstring and its signature.
+
+    The docstring has the line `...: See `Settings`.` in their place. An argument that it describes itself is not
+    listed again. The arguments are keyword-only, and the subclass' own come first.
+    """
+    if cls.__doc__ and Settings.__doc__:  # there are none under `python -OO`
+        section = Settings.__doc__.partition("Args:\n")[2].partition("\n\n")[0]
+        known = set(re.findall(r"^ {8}(\w+):", cls.__doc__, re.M))
+        entries = re.split(r"\n(?= {8}\w)", section)
+        listed = [entry for entry in entries if entry.partition(":")[0].strip() not in known]
+        cls.__doc__ = cls.__doc__.replace(_PLACE, "\n".join(listed))
+    inherited = {field.name for field in dataclasses.fields(Settings)}
+    fields = sorted(dataclasses.fields(cls), key=lambda field: field.name in inherited)  # type: ignore[arg-type]
+    cls.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=field.type
+            )
+            for field in fields
+        ]
+    )
+    return cls
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
 def renamed(entry: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

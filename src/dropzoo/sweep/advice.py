@@ -178,13 +178,13 @@ def _was_it_long_enough(found: Recommendation) -> list[str]:
     compared = [c for c in (found.baseline or found.chosen, found.runner_up) if c is not None]
     if (short := next((each for each in compared if each.underfits), None)) is not None:
         return [
-            f"Warning: this run underfits; try more epochs before more dropout. After {short.epochs} epochs, the "
-            f"training {title(short.score)} is further from 1 than from the validation {title(short.score)}."
+            f"Warning: the models underfit; try more epochs before more dropout. After {short.epochs} epochs, the "
+            f"training {title(short.score)} is closer to the validation {title(short.score)} than to 1."
         ]
     if (short := next((each for each in compared if each.ends_at_its_best), None)) is not None:
         return [
             f"Warning: the validation NLL was lowest in the last of {short.epochs} epochs. Longer training may "
-            "change the order, since dropout needs more epochs: try twice as many."
+            "change which plan is best, since dropout needs more epochs: try twice as many."
         ]
     return []
 

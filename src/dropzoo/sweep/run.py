@@ -47,6 +47,15 @@ def load_space(path: Path) -> Space:
 
     Raises:
         ValueError: If there is no such file, if it fails, or if it defines no space.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> from dropzoo.sweep import load_space
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "space.py"
+    >>> text = "from dropzoo.sweep import Space; space = Space(models=['lenet5'], data='digits', plans=[0.2])"
+    >>> _ = path.write_text(text)
+    >>> len(load_space(path).trials())  # the plan and the baseline, three seeds each
+    6
     """
     if not path.is_file():
         raise ValueError(f"No such file: {path}")

@@ -17,7 +17,7 @@ from dropzoo.common.checks import check_count, check_rate, unknown
 from dropzoo.models.sites import CannotPlace
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.presets import in_words, recipe_of
-from dropzoo.runs.settings import FILE_NAMES, Settings, renamed
+from dropzoo.runs.settings import FILE_NAMES, Settings, renamed, with_settings
 from dropzoo.sweep.plans import TrialPlan, grid_of_plans, rate_schedule_at, spec_at, text_of, whole_plan
 from dropzoo.sweep.trials import Axes, Trial
 from dropzoo.training import get_schedule
@@ -43,6 +43,7 @@ def _takes_other_names(cls: type[_T]) -> type[_T]:
     return cls
 
 
+@with_settings
 @_takes_other_names
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Space(Settings):
@@ -50,7 +51,8 @@ class Space(Settings):
 
     Each entry of `sites` is combined with all specs, rates and rate schedules; the entries of `plans` are complete
     plans. The baseline without dropout is always part of the space, once for each combination of the other
-    regularisers.
+    regularisers. The data and the training settings, from `data` on, are those of all runs.
+    `learning_rate_schedule` may also be given as `schedule`.
 
     Args:
         models: List of the names of models.
@@ -84,8 +86,7 @@ class Space(Settings):
             round continues.
         min_epochs: Int above 0, the minimum number of epochs in the first round of `"halving"`.
         epochs: Int above 0, the epochs of a whole training run.
-        data, batch_size, learning_rate, learning_rate_schedule, ...: The data and the training settings of all
-            runs; `dropzoo train --help` explains them. `learning_rate_schedule` is also accepted as `schedule`.
+        ...: See `Settings`.
 
     Raises:
         ValueError: If the space is empty, or its arguments do not fit together.

@@ -79,6 +79,12 @@ class Trial:
     Args:
         axes: The trial's position on each axis of the space: the model, the sites, the rate and so on.
         config: The config of the run; with it, `dropzoo train` trains the same model.
+
+    Example:
+    >>> from dropzoo.sweep import Space
+    >>> trials = Space(models=["lenet5"], data="digits", sites=["dense*"], rates=[0.2], seeds=[0]).trials()
+    >>> [(trial.axes.rate, trial.is_baseline) for trial in trials]
+    [(0.0, True), (0.2, False)]
     """
 
     axes: Axes
@@ -91,7 +97,7 @@ class Trial:
 
     @functools.cached_property
     def candidate(self) -> str:
-        """Text that identifies the trial without its seed and its fold: it is the same for all of them."""
+        """Text that identifies the trial apart from its seed and fold: it is the same for all seeds and folds."""
         return _digest(self.config, (*_PLACES, "seed", "fold"))
 
     @property

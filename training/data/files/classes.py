@@ -256,8 +256,8 @@ def _mask_names(
         )
     if len(asked) > count and meaning.kind == "palette" and reading.masks_as == "palette" and not palette_file:
         raise ValueError(
-            f"`class_names` has {len(asked)} names, but masks have {count} colours, which are numbered in the "
-            "order in which they occur. Name the colour of each class in a file: masks_as='palette=FILE' "
+            f"`class_names` has {len(asked)} names, but masks have only {count} colours, which are numbered "
+            "in the order of the colour codes. Name the colour of each class in a file: masks_as='palette=FILE' "
             "(--masks-as palette=FILE)"
         )
     if asked:

@@ -29,7 +29,8 @@ def find_coco(root: Path) -> dict[str, Path]:
     splits = {next((split_of(word) for word in words[path] if split_of(word)), ""): path for path in found}
     if len(splits) < len(found) or "" in splits:
         raise ValueError(
-            f"Expected one file of annotations for each split in {root}. Received: {some(list(map(str, found)))}"
+            f"Expected one file of annotations for each split in {root}, named after it, such as "
+            f"instances_train.json. Received: {some(list(map(str, found)))}"
         )
     return splits
 
@@ -110,7 +111,8 @@ def _read(path: Path, root: Path, split: str) -> Table:
     if missing:
         raise ValueError(
             f"{path} lists {count_of(len(missing), 'image')} for which there is no file, or more than "
-            f"one: {some(missing)}"
+            f"one: {some(missing)}. Write the path of each image into `file_name`, or remove the image "
+            "from the list"
         )
     names = ("background", *(str(each["name"]) for each in categories))
     return Table(root, samples, names, notes=[f"Masks are drawn from the outlines of {path}"])
