@@ -122,8 +122,8 @@ class Ensemble(Rival):
 
     Args:
         models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have
-            the same shapes of inputs and outputs. The loss in a file, or the `info.json` of a folder, determines
-            the task, as the loss of a model does.
+            the same shapes of inputs and outputs. The loss of a model or of a file, or the `info.json` of a
+            folder, determines the task.
         task: The meaning of the outputs, as for `MonteCarlo`.
         from_logits: Whether the outputs are logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for these members in this order, as for `MonteCarlo`.

@@ -19,9 +19,8 @@ from dropzoo.serving.montecarlo.sampler import MonteCarlo
 from dropzoo.serving.montecarlo.samples import SampleGraph
 from dropzoo.serving.montecarlo.statistics import Sums
 
-_STEP = (
-    2654435761  # odd, so that the seeds of all members differ; large, so that they are not those of a next seed
-)
+#: It is odd, so that the seeds of all members differ, and large, so that they are not those of the next seed.
+_STEP = 2654435761
 
 
 def seed_of_member(seed: int, number: int) -> int:

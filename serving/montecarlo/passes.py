@@ -10,7 +10,7 @@ from dropzoo.serving.montecarlo.active import TRACING
 from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.reader import Reader
-from dropzoo.serving.montecarlo.statistics import Sums
+from dropzoo.serving.montecarlo.statistics import Sums, added, sums_of
 
 #: Function from the inputs of a model, in order, to its outputs as probabilities or values.
 Pass = Callable[[list[tf.Tensor]], list[tf.Tensor]]
@@ -81,15 +81,15 @@ class Passes:
 
         Args:
             flat: The inputs of the batch, in order.
-            plain: Bool, whether to use only operations that run without XLA; passes without dropout always do.
+            plain: Bool, whether to use only operations that run without XLA and without 64 bits.
         """
-        return self._statistics(self._passes, flat)
+        return self._statistics(self._passes, flat, plain)
 
-    def _statistics(self, passes: Sequence[Pass], flat: list[tf.Tensor]) -> Any:
+    def _statistics(self, passes: Sequence[Pass], flat: list[tf.Tensor], plain: bool = False) -> Any:
         outputs = self._reader.outputs
-        sums = [Sums.zero(output) for output in outputs]
-        for one in passes:
-            found = zip(sums, one(flat), outputs, strict=True)
-            sums = [each.add(p[None], output.kind) for each, p, output in found]  # (1, batch, ..., classes)
+        sums = [(sums_of(output) if plain else Sums).zero(output) for output in outputs]
+        for turn, one in enumerate(passes):
+            found = zip(sums, one(flat), outputs, strict=True)  # samples are (1, batch, ..., classes)
+            sums = [added(each, p[None], tf.constant(turn), output) for each, p, output in found]
         answers = [each.statistics(self.count, o) for each, o in zip(sums, outputs, strict=True)]
         return answered(joined(answers, self._reader.names), self._calibration)

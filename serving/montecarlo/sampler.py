@@ -41,9 +41,9 @@ class MonteCarlo:
     reasons.
 
     Let `p_t` be the probabilities of sample `t` of T. Then
-    `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (divided by T, since balanced samples are not independent),
-    `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For a single logit,
-    `p_t` is its sigmoid, and the entropies are those of two classes. See `task` for other outputs.
+    `mean = avg p_t`, `variance = avg p_t**2 - mean**2` (the divisor is T and not T - 1, since balanced samples are
+    not independent), `predictive_entropy = H(mean)` and `mutual_information = H(mean) - avg H(p_t)`, in nats. For
+    a single logit, `p_t` is its sigmoid, and the entropies are those of two classes. See `task` for other outputs.
 
     Each sample starts from the current states of the model's stateful layers, as a single pass would.
 

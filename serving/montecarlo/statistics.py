@@ -108,6 +108,27 @@ class Differences(NamedTuple):
         return found | {"mean": found["mean"] + (self.first[:, 0] if output.flat else self.first)}
 
 
+def sums_of(output: Output) -> type[Sums] | type[Differences]:
+    """Returns the class of the sums of an output, for runtimes that have no 64 bits.
+
+    Args:
+        output: The model's output.
+    """
+    return Differences if output.kind == "regression" else Sums
+
+
+def added(sums: Sums | Differences, p: tf.Tensor, turn: tf.Tensor, output: Output) -> Sums | Differences:
+    """Returns sums after samples are added.
+
+    Args:
+        sums: The sums.
+        p: Float32 tensor `(samples, batch, ..., classes)`, the samples.
+        turn: Int32 scalar, 0 for the first samples.
+        output: The model's output.
+    """
+    return sums.add(p, turn) if isinstance(sums, Differences) else sums.add(p, output.kind)
+
+
 def sum_samples(
     samples: Callable[[tf.Tensor, tf.Tensor], list[tf.Tensor]],
     count: int,

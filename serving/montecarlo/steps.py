@@ -9,9 +9,9 @@ from dropzoo.serving.montecarlo.calibrated import answered, tempered
 from dropzoo.serving.montecarlo.ensembles import Rival, samplers_behind
 from dropzoo.serving.montecarlo.folding import tile, unfold
 from dropzoo.serving.montecarlo.inputs import keys_of
-from dropzoo.serving.montecarlo.outputs import Output, joined
+from dropzoo.serving.montecarlo.outputs import joined
 from dropzoo.serving.montecarlo.sampler import MonteCarlo
-from dropzoo.serving.montecarlo.statistics import Differences, Sums
+from dropzoo.serving.montecarlo.statistics import Differences, Sums, added, sums_of
 
 _BATCH = 32  # a file takes batches of any size, and folds the same number of samples for all of them
 
@@ -58,7 +58,7 @@ class Steps:
 
     def zeros(self) -> list[tf.Tensor]:
         """Returns the sums of no samples, for each output three; they broadcast."""
-        return [x for output in self._outputs for x in _sums_of(output).zero(output)]
+        return [x for output in self._outputs for x in sums_of(output).zero(output)]
 
     def add(self, turn: tf.Tensor, sums: Sequence[tf.Tensor], shared: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the sums after the samples of one turn.
@@ -69,23 +69,19 @@ class Steps:
             shared: The tensors that `start` returns.
         """
         rows, *others = shared
-        added = list(sums)
+        found = list(sums)
         for number, share in enumerate(self._shares):
             mine, others = others[: share.size], others[share.size :]
             samples = tempered(share.samples(turn, self.at_once, rows, mine), self._calibration)
             before = turn * len(self._shares) + number  # 0 for the very first samples
-            added = self._added(added, samples, before)
-        return added
+            found = self._added(found, samples, before)
+        return found
 
     def _added(
         self, sums: Sequence[tf.Tensor], samples: Sequence[tf.Tensor], before: tf.Tensor
     ) -> list[tf.Tensor]:
         found = zip(self._grouped(sums), samples, self._outputs, strict=True)
-        return [
-            x
-            for each, p, output in found
-            for x in (each.add(p, before) if isinstance(each, Differences) else each.add(p, output.kind))
-        ]
+        return [x for each, p, output in found for x in added(each, p, before, output)]
 
     def finish(self, sums: Sequence[tf.Tensor]) -> dict:
         """Returns the statistics of the samples, as `MonteCarlo` does, from the sums after all turns.
@@ -99,7 +95,7 @@ class Steps:
         return answered(joined(found, self._samplers[0].reader.names), self._calibration)
 
     def _grouped(self, sums: Sequence[tf.Tensor]) -> list[Sums | Differences]:
-        return [_sums_of(output)(*sums[3 * i : 3 * i + 3]) for i, output in enumerate(self._outputs)]
+        return [sums_of(output)(*sums[3 * i : 3 * i + 3]) for i, output in enumerate(self._outputs)]
 
 
 class _Share:
@@ -172,10 +168,6 @@ def _samples_at_once(sampler: MonteCarlo) -> int:
     fits = max(sampler.memory_budget // max(_BATCH * costs.head_bytes, 1), 1)
     count = sampler.max_samples
     return max(n for n in range(1, count + 1) if n <= fits and count % n == 0)
-
-
-def _sums_of(output: Output) -> type[Sums] | type[Differences]:
-    return Differences if output.kind == "regression" else Sums
 
 
 def _is_known(shape: Sequence[int | None]) -> bool:

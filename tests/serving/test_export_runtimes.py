@@ -160,6 +160,7 @@ def test_openvino_table_of_layers(openvino, family, layer, tmp_path):
         ("openvino", "multi_class"),
         ("litert", "multi_class"),
         pytest.param("openvino", "regression", marks=pytest.mark.slow),
+        ("litert", "regression"),
     ],
 )
 def test_samples_of_the_members_of_an_ensemble(runtime, task, request, tmp_path):
