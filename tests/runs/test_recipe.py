@@ -198,3 +198,11 @@ def test_mixing_windows_and_deep_supervision_resume_exactly(tmp_path, name):
     run(tmp_path / "stopped", [StopAt(STEPS + 2)])
     for found, expected in zip(run(tmp_path / "stopped"), whole, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_the_file_of_a_model_under_deep_supervision_loads_without_a_warning(tmp_path):
+    info = training.DataInfo("set", "segmentation", 3, ("a", "b", "c"), (16, 16, 1), 8, 2, 2)
+    model = small_unet()
+    RunConfig(model="unet", data="set", deep_supervision=True, epochs=1).trainer(model, info)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").loss is not None

@@ -150,7 +150,8 @@ class RunConfig(Settings):
         loss = training.default_loss(info.task, info.num_classes, self.label_smoothing, info.ignore_class)
         chosen = make_optimizer(self.optimizer, rate, self.clip_norm, self.ema)
         if self.deep_supervision:
-            model.compile(loss=loss)  # so that the file of the model knows its loss
+            # The file of the model then knows its loss. SGD has no variables that a file would lack.
+            model.compile("sgd", loss=loss)
             with scope(options.get("strategy")):
                 model = training.DeepSupervision(model)
         return training.Trainer(model, chosen, loss, mixup=self.mixup, cutmix=self.cutmix, **options)
