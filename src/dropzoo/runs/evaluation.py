@@ -17,7 +17,7 @@ from dropzoo.training.loop.feeds import unreadable_named
 #: A function from images `(batch, height, width, channels)` to log-probabilities `(batch, ..., classes)`.
 LogProbabilities = Callable[[tf.Tensor], tf.Tensor]
 #: A predictor that averages several passes of a model, or of several models.
-Sampler = serving.MonteCarlo | serving.Ensemble
+Sampler = serving.MonteCarlo | serving.Ensemble | serving.TestTimeAugmentation
 #: A function that iterates over a sequence and shows the progress.
 Track = Callable[[Sequence[tuple[str, int]]], Iterable[tuple[str, int]]]
 
