@@ -44,7 +44,7 @@ def test_a_map_of_values_without_samples(tmp_path):
 
 @pytest.mark.parametrize("shape", [(None, 17, 2), (None, 8, 8)])
 def test_an_output_that_is_neither_of_an_image_nor_of_pixels(shape):
-    with pytest.raises(ValueError, match=r"Add keras.layers.Flatten\(\).*Reshape"):
+    with pytest.raises(ValueError, match=r"add keras.layers.Flatten\(\).*Reshape"):
         is_of_pixels(shape)
     assert not is_of_pixels((None,)) and not is_of_pixels((None, 3)) and is_of_pixels((None, 8, 8, 1))
 

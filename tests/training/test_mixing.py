@@ -122,8 +122,8 @@ def test_what_cannot_be_mixed(net, options, match):
     "rows, match",
     [
         ((tf.zeros((2, 4)),), "also mix the targets"),
-        (((tf.zeros((2, 4)), tf.zeros((2, 4))), tf.zeros(2)), "one input of images"),
-        ((tf.zeros((2, 4), tf.int32), tf.zeros(2)), "one input of images"),
+        (((tf.zeros((2, 4)), tf.zeros((2, 4))), tf.zeros(2)), "one input: images"),
+        ((tf.zeros((2, 4), tf.int32), tf.zeros(2)), "one input: images"),
     ],
 )
 def test_batches_that_cannot_be_mixed(rows, match):
