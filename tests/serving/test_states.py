@@ -24,7 +24,7 @@ def memory(make, before=0.0, after=0.0):
 
 KINDS = {
     "before": lambda: memory(lambda: kl.LSTM(3, stateful=True), before=0.5),
-    "after": lambda: memory(lambda: kl.GRU(3, stateful=True), after=0.5),
+    "after": lambda: memory(lambda: kl.GRU(16, stateful=True), after=0.5),  # masks of 3 units may be the same
     "inside": lambda: memory(lambda: kl.LSTM(3, stateful=True, dropout=0.4), after=0.1),
     "both ways": lambda: memory(lambda: kl.Bidirectional(kl.SimpleRNN(3, stateful=True)), before=0.5),
     "nested": lambda: memory(lambda: memory(lambda: kl.RNN(kl.GRUCell(3), stateful=True), 0.3), after=0.2),
