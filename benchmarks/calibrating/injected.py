@@ -21,12 +21,16 @@ def network(arguments: argparse.Namespace) -> keras.Model:
         scaled = keras.layers.Rescaling(2.0, -1.0)(inputs)
         base = keras.applications.MobileNetV2((32, 32, 3), 0.5, False, None, scaled, pooling="avg")
         model = keras.Model(inputs, keras.layers.Dense(10, name="logits")(base.output))
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.9  # Keras' 0.999 is for longer trainings: inference would be at chance here
         images, labels = images_of(arguments, "train")
         steps = _EPOCHS * -(-len(images) // 64)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
         model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-        model.fit(images, labels, batch_size=64, epochs=_EPOCHS, verbose=2)
+        test = images_of(arguments, "test")
+        model.fit(images, labels, batch_size=64, epochs=_EPOCHS, validation_data=test, verbose=2)
         file.parent.mkdir(parents=True, exist_ok=True)
         model.save(file)
     return models.retrofit(keras.models.load_model(file), _PLAN)
