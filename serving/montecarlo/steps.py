@@ -99,7 +99,7 @@ class Steps:
 
 
 class _Share:
-    """What one model does in the steps.
+    """The part of one model in the steps.
 
     Args:
         sampler: The sampler of the model.
