@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 from scipy import optimize
 
+from dropzoo.serving.montecarlo.statistics import softmax
+
 _SMALLEST = 1e-37  # about the smallest normal float32, so that its logarithm is finite
 _BOUNDS = (0.05, 20.0)
 
@@ -39,7 +41,7 @@ def temper(p: tf.Tensor, temperature: float | Sequence[float], kind: str) -> tf.
     if is_coins(kind, p.shape[-1]):
         inside = tf.clip_by_value(p, _SMALLEST, 1.0 - 2.0**-24)
         return tf.sigmoid((tf.math.log(inside) - tf.math.log1p(-inside)) / scale)
-    return tf.nn.softmax(tf.math.log(tf.maximum(p, _SMALLEST)) / scale)
+    return softmax(tf.math.log(tf.maximum(p, _SMALLEST)) / scale)
 
 
 def fit_temperature(

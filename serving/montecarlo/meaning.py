@@ -17,13 +17,14 @@ from dropzoo.models.graph.bounds import output_bounds
 from dropzoo.models.graph.endings import Meaning, output_meanings, recorded_meanings
 from dropzoo.serving.montecarlo.kinds import compiled_losses
 from dropzoo.serving.montecarlo.outputs import KINDS, Output
+from dropzoo.serving.montecarlo.statistics import softmax
 
 Reading = Literal["as_is", "softmax", "sigmoid"]
 """The function that turns an output into probabilities or values."""
 
 _FUNCTIONS: dict[Reading, Callable[[tf.Tensor], tf.Tensor]] = {
     "as_is": tf.identity,
-    "softmax": tf.nn.softmax,
+    "softmax": softmax,
     "sigmoid": tf.sigmoid,
 }
 # Values this far outside of [0, 1] may still be probabilities, after an interpolation that overshoots.

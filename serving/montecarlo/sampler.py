@@ -234,6 +234,14 @@ class MonteCarlo:
             return None
         return "; ".join(f"{name}: {why}" for name, why in self._stage.plain)
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several threads may call this object at the same time: a call changes no variable of the model.
+
+        A subclassed model must have been sampled once before.
+        """
+        return self._is_open and self._stage.keeps_nothing
+
     def plan(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns `cut(size)`; this is an alias of `cut`."""
         return self.cut(size)

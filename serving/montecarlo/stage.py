@@ -74,6 +74,11 @@ class Stage:
         drawn = [(name, code.why) for code in self._on for name in code.names]
         return *drawn, *((name, "its rows do not match the images one by one") for name in self._loose_names)
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether a call changes no variable, not even for a while, so that calls may run side by side."""
+        return not (self.plain or self._trained or self.states.variables)
+
     def warn(self, sampling: str) -> None:
         """Warns of draws that cannot be repeated, turned off or fixed."""
         warn_of(self._codes, self._on, [name for name, _ in self.plain] if sampling == "fixed" else [])

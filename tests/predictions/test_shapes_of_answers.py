@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,6 +64,46 @@ def test_small_images_before_large_ones(tmp_path, monkeypatch):
     pages = images(tmp_path, *[1] * 20, *[30] * 30)
     assert [each.page for each in answers(predictor, pages)] == pages
     assert 0 < most[0] <= 7 * 900
+
+
+class Noise(kl.Layer):
+    """Draws noise of its own, which is sampled by plain passes."""
+
+    def call(self, x, training=False):
+        return x + keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+@pytest.mark.parametrize(("layer", "at_once"), [(kl.Dropout(0.5), 2), (Noise(), 1)])
+def test_batches_are_computed_side_by_side_where_they_may(layer, at_once, tmp_path):
+    """The answers are those of single images, in order, also where the last batch is not full."""
+    pages = images(tmp_path, *[6] * 5, 4, *[6] * 4)
+    for i, page in enumerate(pages):
+        Image.fromarray((np.asarray(Image.open(page.path)) - i).astype("uint8")).save(page.path)
+    inputs = keras.Input((None, None, 1))
+    outputs = kl.Dense(3, "softmax")(kl.GlobalAveragePooling2D()(layer(kl.Conv2D(4, 3, padding="same")(inputs))))
+    keras.Model(inputs, outputs).save(tmp_path / "m.keras")
+    with keras.saving.custom_object_scope({"Noise": Noise}):
+        predictor = load_predictor(tmp_path / "m.keras", 4, say=lambda text: None)
+    lock, running, most = threading.Lock(), [0], [0]
+    met = threading.Barrier(at_once)
+
+    def predict(x):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        met.wait(60)  # of the six batches, two at a time
+        found = predictor.predict(x)
+        with lock:
+            running[0] -= 1
+        return found
+
+    found = list(answers(dataclasses.replace(predictor, predict=predict), pages, batch_size=2))
+    assert most[0] == at_once and predictor.side_by_side == (at_once == 2)
+    assert [each.page for each in found] == pages
+    for answer in found:
+        if at_once == 2:  # other samples belong to other batches if the layer draws by itself
+            alone = predictor.answer(predictor.read(answer.page.path))
+            np.testing.assert_allclose(answer.whole()["mean"], alone["mean"], atol=1e-6)
 
 
 def test_the_largest_deviation_comes_first():

@@ -7,11 +7,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import special
 
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, models, serving
 from dropzoo.layers.draws import samples as _samples
 from dropzoo.serving.montecarlo import active as _active
+from dropzoo.serving.montecarlo.statistics import softmax
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -159,6 +161,16 @@ def test_every_layer_samples_also_in_nested_models(layer):
     out = serving.MonteCarlo(model, num_samples=5, sampling="independent")(images())
     assert out["variance"].numpy().max() > 0
     np.testing.assert_array_equal(model(images()), model(images()))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_softmax(classes):
+    """Two classes have a softmax of their own. It is as exact where a probability is nearly 0 or 1."""
+    logits = np.random.default_rng(0).uniform(-80, 80, (500, classes)).astype("float32") / 2
+    exact = special.softmax(logits.astype("float64"), -1)
+    np.testing.assert_allclose(softmax(tf.constant(logits)), exact, rtol=2e-6)
+    far = softmax(tf.constant([[0.0] * (classes - 1) + [1e4], [3e38] + [-3e38] * (classes - 1)]))
+    np.testing.assert_array_equal(far, np.eye(classes)[[-1, 0]])
 
 
 def test_single_logit_is_a_coin():

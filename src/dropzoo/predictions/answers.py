@@ -21,6 +21,7 @@ _READERS = 2  # threads that read files ahead
 _HELD_PIXELS = 2**22  # of images that are read ahead, which bounds the memory
 _BATCH_VALUES = 2**20  # pixels times classes of a batch, for the default size of a batch
 _MOST = 64  # images of a batch
+_AT_ONCE = 2  # batches that are computed at a time, so that no core waits for the end of a batch
 
 
 @dataclass
@@ -219,17 +220,24 @@ def _flush(predictor: Predictor, loaded: list[_Loaded], batch_size: int | None) 
     by_size: dict[tuple[int, ...], list[int]] = {}
     for i, each in enumerate(loaded):
         by_size.setdefault(each.sized.shape, []).append(i)
-    found: dict[int, Arrays | Exception] = {}
+    batches: list[list[int]] = []
+    sizes: list[int] = []
     for shape, places in by_size.items():
         classes = len(predictor.class_names or "ab")
         fitting = int(np.clip(_BATCH_VALUES // (shape[0] * shape[1] * classes), 1, _MOST))
         step = batch_size or fitting
-        for first in range(0, len(places), step):
-            some = places[first : first + step]
-            images = [loaded[i].sized for i in some]
-            if first:  # a batch of another size would cost a compilation
-                images += [images[-1]] * (step - len(some))
-            found |= _computed(predictor, images, some)
+        batches += [places[first : first + step] for first in range(0, len(places), step)]
+        sizes += [min(step, len(places))] * (len(batches) - len(sizes))
+
+    def computed(places: list[int], size: int) -> dict[int, Arrays | Exception]:
+        images = [loaded[i].sized for i in places]
+        images += [images[-1]] * (size - len(places))  # a batch of another size would cost a compilation
+        return _computed(predictor, images, places)
+
+    found: dict[int, Arrays | Exception] = {}
+    with ThreadPoolExecutor(_AT_ONCE if predictor.side_by_side else 1, "compute") as pool:
+        for some in pool.map(computed, batches, sizes):
+            found |= some
     for i, each in enumerate(loaded):
         got = found.pop(i)
         if isinstance(got, Exception):

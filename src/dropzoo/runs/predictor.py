@@ -62,6 +62,11 @@ class Predictor:
         return isinstance(self.sampler, serving.Ensemble) and bool(self.sampler.samplers)
 
     @property
+    def side_by_side(self) -> bool:
+        """Whether several threads may call `predict` at the same time."""
+        return isinstance(self.sampler, serving.MonteCarlo) and self.sampler.side_by_side
+
+    @property
     def has_classes(self) -> bool:
         """Whether an image or pixel has one class."""
         return self.task in ("multi_class", "binary")
