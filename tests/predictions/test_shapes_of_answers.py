@@ -76,7 +76,7 @@ class Noise(kl.Layer):
 @pytest.mark.parametrize(("layer", "at_once"), [(kl.Dropout(0.5), 2), (Noise(), 1)])
 def test_batches_are_computed_side_by_side_where_they_may(layer, at_once, tmp_path):
     """The answers are those of single images, in order, also where the last batch is not full."""
-    pages = images(tmp_path, *[6] * 5, 4, *[6] * 4)
+    pages = images(tmp_path, *[6] * 5, 4, 4, *[6] * 4)
     for i, page in enumerate(pages):
         Image.fromarray((np.asarray(Image.open(page.path)) - i).astype("uint8")).save(page.path)
     inputs = keras.Input((None, None, 1))
@@ -91,7 +91,7 @@ def test_batches_are_computed_side_by_side_where_they_may(layer, at_once, tmp_pa
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        met.wait(60)  # of the six batches, two at a time
+        met.wait(60)  # four batches, then two: an even number each time
         found = predictor.predict(x)
         with lock:
             running[0] -= 1

@@ -227,7 +227,7 @@ class TestSearch:
 
     def test_it_is_never_worse_than_one_pass(self, dropping):
         """The labels follow one pass of the model, so noise in its answers can only hurt."""
-        images = 3 * RANDOM.normal(size=(120, 4)).astype("float32")
+        images = 3 * np.random.default_rng(0).normal(size=(120, 4)).astype("float32")
         labels = dropping(images).numpy().argmax(1)
         mc = serving.MonteCarlo(dropping, 6)
         cal = serving.calibrate(mc, images, labels, sites="search", verbose=0)
