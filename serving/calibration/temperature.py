@@ -6,8 +6,6 @@ import numpy as np
 import tensorflow as tf
 from scipy import optimize
 
-from dropzoo.serving.montecarlo.statistics import softmax
-
 _SMALLEST = 1e-37  # about the smallest normal float32, so that its logarithm is finite
 _BOUNDS = (0.05, 20.0)
 
@@ -42,6 +40,18 @@ def temper(p: tf.Tensor, temperature: float | Sequence[float], kind: str) -> tf.
         inside = tf.clip_by_value(p, _SMALLEST, 1.0 - 2.0**-24)
         return tf.sigmoid((tf.math.log(inside) - tf.math.log1p(-inside)) / scale)
     return softmax(tf.math.log(tf.maximum(p, _SMALLEST)) / scale)
+
+
+def softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Returns the softmax over the last axis. For two classes it is more than twice as fast as TensorFlow's.
+
+    Args:
+        logits: Float tensor `(..., classes)`.
+    """
+    if logits.shape[-1] != 2:
+        return tf.nn.softmax(logits)
+    second = logits[..., 1:] - logits[..., :1]
+    return tf.sigmoid(tf.concat([-second, second], -1))
 
 
 def fit_temperature(

@@ -15,9 +15,9 @@ from dropzoo.common.checks import unknown
 from dropzoo.common.keras_versions import setting_of_loss
 from dropzoo.models.graph.bounds import output_bounds
 from dropzoo.models.graph.endings import Meaning, output_meanings, recorded_meanings
+from dropzoo.serving.calibration.temperature import softmax
 from dropzoo.serving.montecarlo.kinds import compiled_losses
 from dropzoo.serving.montecarlo.outputs import KINDS, Output
-from dropzoo.serving.montecarlo.statistics import softmax
 
 Reading = Literal["as_is", "softmax", "sigmoid"]
 """The function that turns an output into probabilities or values."""

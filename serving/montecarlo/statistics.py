@@ -264,18 +264,6 @@ def entropy(p: tf.Tensor, kind: str = "multi_class") -> tf.Tensor:
     return -tf.reduce_sum(tf.math.xlogy(p, p), -1)
 
 
-def softmax(logits: tf.Tensor) -> tf.Tensor:
-    """Returns the softmax over the last axis. For two classes it is more than twice as fast as TensorFlow's.
-
-    Args:
-        logits: Float tensor `(..., classes)`.
-    """
-    if logits.shape[-1] != 2:
-        return tf.nn.softmax(logits)
-    second = logits[..., 1:] - logits[..., :1]
-    return tf.sigmoid(tf.concat([-second, second], -1))
-
-
 def _along(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """A scalar as it is, or one value for each image, reshaped to broadcast over the other axes of `like`."""
     values = tf.convert_to_tensor(values)

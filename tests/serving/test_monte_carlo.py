@@ -12,8 +12,8 @@ from scipy import special
 from _small_cnn import SAMPLINGS, images, small_cnn
 from dropzoo import layers, models, serving
 from dropzoo.layers.draws import samples as _samples
+from dropzoo.serving.calibration.temperature import softmax
 from dropzoo.serving.montecarlo import active as _active
-from dropzoo.serving.montecarlo.statistics import softmax
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -118,23 +118,43 @@ def answers(
     """
     if batch_size is not None:
         check_count(batch_size, "batch_size")
-    pending: list[_Loaded] = []
-    held = 0
-    for loaded in _loaded(predictor, pages, tile):
-        if isinstance(loaded, Answer):  # a large image, or one of the errors
-            yield from _flush(predictor, pending, batch_size)
-            pending, held = [], 0
+    computing: deque[Iterator[Answer]] = deque()
+    ahead = 1 if predictor.side_by_side else 0  # else the caller could use the model at the same time
+    pool = ThreadPoolExecutor(_AT_ONCE if predictor.side_by_side else 1, "compute")
+    try:
+        for loaded in _gathered(_loaded(predictor, pages, tile), 2 * (batch_size or _MOST)):
+            if isinstance(loaded, list):
+                computing.append(_begun(pool, predictor, loaded, batch_size))
+                if len(computing) > ahead:
+                    yield from computing.popleft()
+                continue
+            while computing:
+                yield from computing.popleft()
             if tile is not None and loaded.error is None:
                 check_order(predictor)
                 loaded = _tiled(predictor, loaded.page, tile, overlap, batch_size)
             yield loaded
-            continue
-        pending.append(loaded)
-        held += loaded.image.shape[0] * loaded.image.shape[1]
-        if held >= _HELD_PIXELS or len(pending) >= 4 * (batch_size or _MOST):
-            yield from _flush(predictor, pending, batch_size)
+        while computing:
+            yield from computing.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _gathered(found: Iterable[_Loaded | Answer], most: int) -> Iterator[list[_Loaded] | Answer]:
+    """Yields images in lists of a bounded size, and each answer, a large image or an error, by itself."""
+    pending: list[_Loaded] = []
+    held = 0
+    for loaded in found:
+        if isinstance(loaded, _Loaded):
+            pending.append(loaded)
+            held += loaded.image.shape[0] * loaded.image.shape[1]
+        if pending and (isinstance(loaded, Answer) or held >= _HELD_PIXELS // 2 or len(pending) >= most):
+            yield pending
             pending, held = [], 0
-    yield from _flush(predictor, pending, batch_size)
+        if isinstance(loaded, Answer):
+            yield loaded
+    if pending:
+        yield pending
 
 
 def _loaded(predictor: Predictor, pages: Iterable[Page], tile: int | None) -> Iterator[_Loaded | Answer]:
@@ -215,35 +235,25 @@ def _is_large(shape: Sequence[int], tile: int) -> bool:
     return max(shape[:2]) > tile
 
 
-def _flush(predictor: Predictor, loaded: list[_Loaded], batch_size: int | None) -> Iterator[Answer]:
-    """Computes images, those of the same size together, and yields their answers in order."""
+def _begun(
+    pool: ThreadPoolExecutor, predictor: Predictor, loaded: list[_Loaded], batch_size: int | None
+) -> Iterator[Answer]:
+    """Begins to compute images, those of the same size together. Returns their answers in order."""
     by_size: dict[tuple[int, ...], list[int]] = {}
     for i, each in enumerate(loaded):
         by_size.setdefault(each.sized.shape, []).append(i)
-    batches: list[list[int]] = []
-    sizes: list[int] = []
+    found: dict[int, Future[dict[int, Arrays | Exception]]] = {}
     for shape, places in by_size.items():
         classes = len(predictor.class_names or "ab")
         fitting = int(np.clip(_BATCH_VALUES // (shape[0] * shape[1] * classes), 1, _MOST))
         step = batch_size or fitting
-        batches += [places[first : first + step] for first in range(0, len(places), step)]
-        sizes += [min(step, len(places))] * (len(batches) - len(sizes))
-
-    def computed(places: list[int], size: int) -> dict[int, Arrays | Exception]:
-        images = [loaded[i].sized for i in places]
-        images += [images[-1]] * (size - len(places))  # a batch of another size would cost a compilation
-        return _computed(predictor, images, places)
-
-    found: dict[int, Arrays | Exception] = {}
-    with ThreadPoolExecutor(_AT_ONCE if predictor.side_by_side else 1, "compute") as pool:
-        for some in pool.map(computed, batches, sizes):
-            found |= some
-    for i, each in enumerate(loaded):
-        got = found.pop(i)
-        if isinstance(got, Exception):
-            yield Answer(each.page, error=got)
-        else:
-            yield _answer(each, got)
+        for first in range(0, len(places), step):
+            some = places[first : first + step]
+            images = [loaded[i].sized for i in some]
+            if first:  # a batch of another size would cost a compilation
+                images += [images[-1]] * (step - len(some))
+            found |= dict.fromkeys(some, pool.submit(_computed, predictor, images, some))
+    return (_answer(each, found.pop(i).result()[i]) for i, each in enumerate(loaded))
 
 
 def _computed(predictor: Predictor, images: list[np.ndarray], places: list[int]) -> dict[int, Arrays | Exception]:
@@ -258,7 +268,9 @@ def _computed(predictor: Predictor, images: list[np.ndarray], places: list[int])
     return {place: {name: x[i] for name, x in out.items()} for i, place in enumerate(places)}
 
 
-def _answer(loaded: _Loaded, statistics: Arrays) -> Answer:
+def _answer(loaded: _Loaded, statistics: Arrays | Exception) -> Answer:
+    if isinstance(statistics, Exception):
+        return Answer(loaded.page, error=statistics)
     size = (loaded.image.shape[0], loaded.image.shape[1])
     if statistics["mean"].ndim == 1:
         return Answer(loaded.page, size, False, [(slice(0, 1), statistics)], lambda rows: loaded.image[rows])
