@@ -37,9 +37,15 @@ def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
         ValueError: If a layer of that name is registered already.
 
     Example:
-    >>> from dropzoo import layers
-    >>> layers.get_class("drop_block2d").__name__
-    'DropBlock2D'
+    >>> import keras
+    >>> from dropzoo import layers, models
+    >>> @layers.register_layer
+    ... class UnitDropout(layers.BaseDropout):
+    ...     def drop(self, inputs, rate, draw):
+    ...         return draw.drop_units(inputs, keras.ops.shape(inputs), rate)
+    >>> model = models.build_model("lenet5", dropout={"dense1": "unit_dropout:0.3"})
+    >>> model.get_layer("dense1_dropout").rate
+    0.3
     """
     name = snake_case(cls.__name__)
     if name in _LAYERS:
@@ -124,7 +130,9 @@ def get(spec: Any) -> keras.Layer:
 
 
 def describe(layer: keras.Layer) -> str:
-    """Returns the spec of a layer, such as `"dropout:0.3"`. For site layers this is the inverse of `get`.
+    """Returns the spec of a layer, such as `"dropout:0.3"`.
+
+    For a layer that can be used at any site, `get` makes a layer with the same settings from this spec.
 
     Args:
         layer: A layer of this package, or a dropout layer of Keras.

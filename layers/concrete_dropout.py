@@ -39,8 +39,9 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
     Args:
         layer: The layer to wrap, a `keras.layers.Dense` or `keras.layers.Conv2D`.
         data_size: Positive int. Number of training samples.
-        rate: Float in [0, 1). Initial rate.
-        spatial: Bool or None. Whether a whole feature map uses the same draw; None means True for convolutions.
+        rate: Float in [0, 1). Initial rate; 0 becomes 1e-6, because the logit of 0 is infinite.
+        spatial: Bool or None. Whether a whole feature map uses the same draw. None means True for convolutions and
+            False for dense layers, which do not take True.
         length_scale: Positive float. Length scale of the prior: a larger one means smoother functions and a
             stronger penalty on the kernel.
         temperature: Positive float. Temperature of the relaxation. At a lower temperature, the draws are closer to
@@ -51,6 +52,10 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
     Call arguments:
         inputs: Floating point tensor of rank 2 or more, of rank 4 for convolutions.
         training: Bool. Whether to drop; defaults to False.
+
+    Raises:
+        ValueError: If `layer` is neither a dense layer nor a 2-D convolution, or if an argument is out of its
+            range.
 
     Input shape:
         That of the wrapped layer.

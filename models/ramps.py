@@ -11,7 +11,7 @@ from dropzoo.models.sites import Site, check_pattern
 
 @dataclass(frozen=True)
 class Ramp:
-    """Rates that change in a straight line over the sites that a pattern matches; see `models.ramp`.
+    """Rates that change linearly with depth, over the sites that a key of a plan matches; see `models.ramp`.
 
     Attributes:
         start: Float in [0, 1), the rate at the shallowest site.
@@ -40,7 +40,7 @@ class Ramp:
 
 
 def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> Ramp:
-    """Returns rates for a key of a plan: they change linearly with depth over the sites that the key matches.
+    """Returns rates that change linearly with depth, over the sites that a key of a plan matches.
 
     Let n be the number of sites, and number them from 0 in the order of the forward pass. Site i gets the rate
     `start + (end - start) * i / (n - 1)`. A single site gets `end`.

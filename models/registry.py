@@ -26,6 +26,20 @@ def register_model(builder: Builder) -> Builder:
 
     Raises:
         ValueError: If a model of this name is registered already.
+
+    Example:
+    >>> import keras
+    >>> from dropzoo import models
+    >>> @models.register_model
+    ... def two_layers(input_shape=(8,), num_classes=3, *, dropout=None, name="two_layers"):
+    ...     drop = models.Sites(dropout, paper={"hidden": 0.5})
+    ...     inputs = keras.Input(input_shape)
+    ...     x = drop(keras.layers.Dense(16, "relu", name="hidden")(inputs), "hidden")
+    ...     drop.done()
+    ...     return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x), name=name)
+    >>> model = models.build_model("two_layers", num_classes=5, dropout="paper")
+    >>> [(site.name, site.spec) for site in models.list_sites(model) if site.spec]
+    [('hidden', 'dropout:0.5')]
     """
     name = builder.__name__
     if name in _MODELS:
@@ -55,7 +69,9 @@ def register_variant(base: Builder, name: str, summary: str, **defaults: Any) ->
         return base(*args, **{**defaults, "name": name, **kwargs})
 
     builder.__name__ = builder.__qualname__ = name
-    builder.__doc__ = f"{summary}\n\n    Options and sites are those of `{base.__name__}`; defaults: {defaults}.\n"
+    changes = " and ".join(f"`{option}={value!r}`" for option, value in defaults.items())
+    same = f"Options and sites are those of `{base.__name__}`, with the defaults {changes}."
+    builder.__doc__ = f"{summary}\n\n    {same}\n"
     signature = inspect.signature(base)
     changed = defaults | {"name": name}
     builder.__signature__ = signature.replace(  # type: ignore[attr-defined]

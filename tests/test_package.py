@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -17,6 +18,8 @@ import pytest
 import tensorflow as tf
 
 import dropzoo
+from dropzoo.layers import _registry
+from dropzoo.models import registry
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("layers", "models", "training", "serving")
@@ -104,7 +107,9 @@ def test_examples_in_docstrings_run(name):
         pytest.importorskip(name.rpartition(".")[2], reason="needs the extra `backends`")
     globs = {"np": np, "tf": tf, "keras": keras, "dropzoo": dropzoo}
     module = importlib.import_module(name)
-    failed, _ = doctest.testmod(module, globs=vars(module) | globs, optionflags=doctest.NORMALIZE_WHITESPACE)
+    # Examples may register layers and models, which the other tests must not see.
+    with mock.patch.dict(_registry._LAYERS), mock.patch.dict(registry._MODELS):
+        failed, _ = doctest.testmod(module, globs=vars(module) | globs, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
 
 

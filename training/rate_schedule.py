@@ -36,11 +36,16 @@ class RateSchedule(keras.callbacks.Callback):
             a rate outside [0, 1).
 
     Example:
+    >>> import numpy as np
     >>> from dropzoo import models, training
     >>> model = models.build_model("unet", dropout={"decoder*": 0.0, "head": 0.0}, depth=1, filters=2)
     >>> rates = training.RateSchedule({"decoder*": training.linear(0.0, 0.3), "head": training.late(0.5)})
     >>> {pattern: len(found) for pattern, found in rates.match(model).items()}
     {'decoder*': 3, 'head': 1}
+    >>> model.compile(loss=training.default_loss("segmentation", 2))
+    >>> history = model.fit(np.ones((4, 8, 8, 1)), np.ones((4, 8, 8)), 2, epochs=2, callbacks=[rates], verbose=0)
+    >>> [round(rate, 3) for rate in history.history["rate/decoder*"]]  # at progress 1/4 and 3/4
+    [0.075, 0.225]
     """
 
     # Keras reads this, and then does not wait for each step before it starts the next.

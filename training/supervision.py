@@ -46,7 +46,7 @@ class DeepSupervision(keras.Model):
     >>> deep = training.DeepSupervision(model)
     >>> deep.sites
     ('decoder1_conv2', 'decoder2_conv2')
-    >>> [round(weight, 3) for weight in deep.weights_of_losses]
+    >>> [round(weight, 3) for weight in deep.weights_of_losses]  # of the output, then of the sites
     [0.571, 0.143, 0.286]
 
     Reference:

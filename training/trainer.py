@@ -60,9 +60,9 @@ class Trainer:
             objects with `from_logits=True`. If the graph of the model shows a mismatch, a warning is raised. None
             means the loss that the model was compiled with, or a default; `[]` means only those that the model
             adds (`add_loss`).
-        metrics: As for `compile`; Keras resolves names. None means those of a compiled model, otherwise the usual
-            ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a regression, and none
-            for a custom loss. `[]` means none.
+        metrics: As for `compile`, where a name means the same as in Keras. None means those of a compiled model,
+            otherwise the usual ones for the loss: accuracy, the mean IoU of masks, the mean absolute error of a
+            regression, and none for a custom loss. `[]` means none.
         strategy: A `tf.distribute.MirroredStrategy` or `MultiWorkerMirroredStrategy` under whose scope the model
             was built, or None. The batches of `train` are global batches, and every worker must get the same ones.
             Each replica processes its rows, and all replicas together make the same step as a single device; for
@@ -77,20 +77,21 @@ class Trainer:
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
             Callbacks see only the last of these steps, and rates change once for each call. To end with the same
             weights, a resumed run must use the same number.
-        on_nan: What happens if the loss is not finite. `"stop"` raises an error; `"restore"` first restores the
-            last good checkpoint, and then raises the error.
+        on_nan: Str. What happens if the loss is not finite. `"stop"` raises an error; `"restore"` first restores
+            the last good checkpoint, and then raises the error, so `fit` needs a `checkpoint_dir`.
         r_drop: Float, 0 or more. The weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes
             each batch through the model twice and penalises differences between the two predictions. It needs a
             model with one output, which must be logits.
         loss_weights: As for `compile`. The weights of several outputs, for example of auxiliary losses.
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. It cannot be used with a strategy.
-        task: The meaning of the output, instead of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
-            `"regression"`; for several outputs a list, or a dict by their names.
-        weighted_metrics: As for `compile`.
-        input_range: The values of a black and of a white pixel in the training images, such as `(0, 255)`. None
-            means the range of `load_data` or, for other data, the one that the first batches show. It is stored in
-            the model and in its `.keras` file, so that exports and servers scale images to this range.
+        task: Str or None. The output kind, instead of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
+            `"regression"`, see `serving.MonteCarlo`; for several outputs a list, or a dict by their names.
+        weighted_metrics: As for `compile`: metrics that are weighted by `sample_weight` or `class_weight`.
+        input_range: Pair of floats `(black, white)` or None. The values of a black and of a white pixel in the
+            training images, such as `(0, 255)`. None means the range of `load_data` or, for other data, the one
+            that the first batches show. It is stored in the model and in its `.keras` file, so that exports and
+            servers scale images to this range.
         mixup: Float, 0 or more. Trains classifiers on weighted means of two images, and on the labels of both,
             with weights from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. It works
             with any loss. Training metrics use the label with the larger weight.
@@ -206,7 +207,8 @@ class Trainer:
                 one after every `checkpoint_every` steps.
             class_weight: Dict from labels to weights, or None. Other labels have the weight 1. In masks, each
                 pixel has the weight of its label.
-            verbose: As for `keras.Model.fit`. Unless it is 0, `fit` also prints the loss that it has chosen.
+            verbose: 0, 1, 2 or `"auto"`, as for `keras.Model.fit`. Unless it is 0, `fit` also prints the loss that
+                it has chosen.
             x: Arrays of inputs, instead of `train`, as in `keras.Model.fit`.
             y: Arrays of targets, with `x`.
             sample_weight: Arrays of weights, with `x`.
@@ -288,9 +290,9 @@ class Trainer:
     def goes_on_from(self, checkpoint_dir: str | Path) -> None:
         """Lets the next `fit` continue from the checkpoint of a run with other settings.
 
-        Use it to train a finished run for more epochs, with a longer learning-rate schedule. The variables must be
-        the same; the settings of the layers, the optimizer and the data may differ. The result differs from a run
-        that had these settings from the start.
+        Use it to train a finished run for more epochs, with a longer learning-rate schedule. The model and the
+        optimizer must have the same variables as in that run; the settings of the layers, the optimizer and the
+        data may differ. The result differs from that of a run that had these settings from the start.
 
         Args:
             checkpoint_dir: Folder of the checkpoints of the other run.

@@ -49,7 +49,7 @@ class Calibration:
         versions: Dict of the versions of the libraries.
 
     Example:
-    >>> import numpy as np
+    >>> import tempfile, numpy as np
     >>> from dropzoo import models, serving
     >>> model = models.build_model("simple_cnn", input_shape=(8, 8, 1), filters=(4,), num_classes=3)
     >>> images = np.random.default_rng(0).random((60, 8, 8, 1), "float32")
@@ -59,6 +59,10 @@ class Calibration:
     set: the true class is missing from the set in at most 10 % of images (40 held-out images)
     >>> cal.apply({"mean": np.float32([[1.0, 0.0, 0.0]])})["set"].shape
     TensorShape([1, 3])
+    >>> path = f"{tempfile.mkdtemp()}/calibration.json"
+    >>> cal.save(path)
+    >>> serving.Calibration.load(path) == cal
+    True
     """
 
     temperature: float | tuple[float, ...]

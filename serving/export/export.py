@@ -120,12 +120,13 @@ def export_model(
             as `Rescaling`); otherwise (0, 1), which the model card marks as assumed.
         resize: Positive int, `(height, width)` or None, in pixels. Images of any size are resized to this size,
             and masks are resized back; None does not resize.
-        sampling: As for `MonteCarlo`. With `"fixed"` all images have the same masks.
+        sampling: `"fixed"`, where all images have the same masks; `"balanced"` or `"independent"`, as for
+            `MonteCarlo`.
         seed: Int in [0, 2**32), the seed of the masks.
-        task: The meaning of each output, as for `MonteCarlo`.
-        from_logits: Whether each output is logits, as for `MonteCarlo`. None means: first, the graph of the model
-            decides; then, its outputs for random images; then, the loss of a compiled model. Otherwise, an error
-            asks for this argument.
+        task: Str or None, the kind of each output, as for `MonteCarlo`.
+        from_logits: Bool or None, whether each output is logits, as for `MonteCarlo`. None means: first, the graph
+            of the model decides; then, its outputs for random images; then, the loss of a compiled model.
+            Otherwise, an error asks for this argument.
         class_names: List of the names of the classes, labels or values, for `info.json`; for several outputs a
             dict of lists by output.
         card: Dict of the sections of the model card that the export cannot know: `data`, `metrics`, `calibration`,

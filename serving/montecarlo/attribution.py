@@ -45,8 +45,8 @@ class Attribution:
         information_first: Float array `(sites,)`, like `first` for the mutual information; NaN for regression.
         information_total: Float array `(sites,)`, like `total` for the mutual information; NaN for regression.
         per_image: Float array `(sites, images)`, the `total` of each image.
-        cost: Float array `(sites,)`, the multiplications of all samples, as a number of passes, if only this site
-            drops.
+        cost: Float array `(sites,)`, the cost of all samples if only this site drops. The unit is one pass through
+            the whole model, measured in multiplications.
     """
 
     sites: tuple[str, ...]

@@ -44,8 +44,8 @@ class TestTimeAugmentation(Rival):
             Transforms that swap height and width need a model that takes square images, or images of any size.
             For volumes they act on the last two spatial axes; a signal can only be flipped horizontally. Images
             may have their channels first.
-        task: The meaning of the output, as for `MonteCarlo`.
-        from_logits: Whether the output is logits, as for `MonteCarlo`.
+        task: Str or None, the output kind, as for `MonteCarlo`.
+        from_logits: Bool or None, whether the output is logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for this model and these transforms, as for
             `MonteCarlo`.
 

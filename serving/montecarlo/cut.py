@@ -14,6 +14,9 @@ _UNKNOWN = 256  # the size of an axis, in pixels, that neither the model nor the
 class Cut:
     """The place where a model is cut for sampling, and how much the cut saves.
 
+    The part of the model before the cut, the trunk, is computed once; the part after it, the head, is computed in
+    each sample.
+
     Attributes:
         frontier: Names of the layers whose outputs are computed once and read by every sample.
         f: Float in [0, 1], the trunk's share of the multiplications (of convolutions, dense layers and the like).
@@ -26,8 +29,9 @@ class Cut:
         head_macs: Int, multiplications for an image in each sample.
         opaque: Names of layers and models with a `call` of their own that hold an active dropout layer. They are
             computed whole in each sample.
-        split: Names of the convolutions and dense layers that read a concatenation and are split. The half over
-            the channels that no active dropout reaches is computed once. These names are in `frontier` too.
+        split: Names of the convolutions and dense layers that read a concatenation in which active dropout reaches
+            only some of the channels. Their result for the other channels is computed once. These names are in
+            `frontier` too.
         plain: The layers that are sampled by plain passes, once in each sample, as pairs of a name and a reason.
     """
 

@@ -111,21 +111,22 @@ class Ensemble(Rival):
 
     An ensemble is the usual reference for the quality of uncertainty estimates. With M members, training, memory
     and inference cost M times as much. The statistics are the same as those of `MonteCarlo`, with members instead
-    of samples: the variance divides by M, and the mutual information measures how much the members disagree.
-    Dropout is off, unless you pass `num_samples`.
+    of samples: the divisor of the variance is M, and the mutual information measures how much the members
+    disagree. Dropout is off, unless you pass `num_samples`.
 
     With `num_samples=T`, each member draws T / M Monte-Carlo samples with its dropout on, and all T samples enter
     the statistics with equal weight. They are the samples of M `MonteCarlo` objects (`samplers`). Member `i`, from
     0, draws its masks with the seed `(seed + 2654435761 * i) % 2**32`, so members have different masks, and an
     ensemble of one model answers as a `MonteCarlo` of it does. Balanced samples are balanced within each member.
-    The members are computed one after another, each with its trunk computed once, and no sample is kept.
+    The members are computed one after another. In each member, layers that do not depend on active dropout are
+    computed once, and its samples are added up and not stored.
 
     Args:
         models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have
             the same shapes of inputs and outputs. The loss of a model or of a file, or the `info.json` of a
             folder, determines the task.
-        task: The meaning of the outputs, as for `MonteCarlo`.
-        from_logits: Whether the outputs are logits, as for `MonteCarlo`.
+        task: Str or None, the output kind, as for `MonteCarlo`. None means that of the members.
+        from_logits: Bool or None, whether the outputs are logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for these members in this order, as for `MonteCarlo`.
             If it was fitted to samples, it sets their number, the sampling, and the sites that drop.
         num_samples: Int, the number T of samples of all members together, which must be a multiple of the number

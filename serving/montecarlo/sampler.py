@@ -79,15 +79,15 @@ class MonteCarlo:
         max_samples: Positive int, the largest number of samples for `num_samples="auto"`. Samples are taken in
             groups of 8, so a number above 8 is rounded down to a multiple of 8. Defaults to 128.
         return_samples: Bool, whether to return the probabilities of each sample too.
-        task: The meaning of the model's output. `"multi_class"`: logits of classes that exclude each other, or one
+        task: Str or None, the output kind. `"multi_class"`: logits of classes that exclude each other, or one
             logit as for `"binary"`. `"binary"`: one logit for the second of two classes. `"multi_label"`: one
             logit for each label; several labels may be true at the same time, and the entropies are summed over
             the labels. `"regression"`: values; there are no entropies. For several outputs, a dict by name or a
             list in order; a single string is for all outputs. By default, the loss of a compiled model shows
             whether an output is a regression or multi-label; any other output is `"multi_class"`. An output that
             ends in a softmax or a sigmoid is not taken for a regression, whatever its loss.
-        from_logits: Bool, whether the output is logits; for several outputs also a dict by name or a list in
-            order. By default, the graph of the model decides. If the graph does not show it, the values of the
+        from_logits: Bool or None, whether the output is logits; for several outputs also a dict by name or a list
+            in order. By default, the graph of the model decides. If the graph does not show it, the values of the
             first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
             [0, 1]. If the values could be either, the loss of a compiled model decides. Otherwise, an error asks
             for this argument.
@@ -292,6 +292,15 @@ class MonteCarlo:
         Raises:
             ValueError: If the model has several outputs, is sampled by plain passes, or the number of samples is
                 `"auto"`.
+
+        Example:
+        >>> import numpy as np
+        >>> from dropzoo import models, serving
+        >>> plan = {"module1": 0.2, "dense1": 0.5}
+        >>> model = models.build_model("simple_cnn", input_shape=(8, 8, 1), filters=(4,), dropout=plan)
+        >>> shares = serving.MonteCarlo(model, num_samples=8).attribute(np.ones((2, 8, 8, 1), "float32"))
+        >>> shares.sites, shares.total.shape
+        (('module1', 'dense1'), (2,))
         """
         flat, graph = self.reader.check(images), self.graph
         if self.auto or self._stage.plain or len(self.reader.outputs) > 1:

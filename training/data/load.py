@@ -71,6 +71,13 @@ class Data:
         test: The test batches, or None.
         info: The facts about the data set.
         summary: How a folder was read: its sizes, splits and classes, and what looks wrong; None for other data.
+
+    Example:
+    >>> from dropzoo import training
+    >>> data = training.load_data("digits", batch_size=64)
+    >>> images, labels = next(iter(data.train))
+    >>> tuple(images.shape), tuple(labels.shape), data.info.num_classes
+    ((64, 8, 8, 1), (64,), 10)
     """
 
     train: tf.data.Dataset
@@ -142,14 +149,16 @@ def load_data(
             folder of your own, which is preferred to a TFDS set of the same name.
         batch_size: Int above 0. If the images differ in size, validation and test batches have one image.
         augment: True (shift 0.1, rotation 10, brightness 0.1, contrast 0.1), text such as
-            `"flip_horizontal,rotation=15,crop=128"`, a dict, an `Augment`, or False.
+            `"flip_horizontal,rotation=15,crop=128"`, a dict from arguments of `Augment` to values, or an
+            `Augment`. False or None for no augmentation.
         seed: Int in [0, 2**32), for the order, the augmentation, and the validation images of a TFDS set.
         validation_split: Float in [0, 1). The fraction of the training images that are kept for validation. A TFDS
             set that has a validation split keeps its own.
         image_size: Int above 0, `(height, width)` or None, in pixels. Resizes all images to this size; None keeps
             their sizes.
-        data_dir: Folder in which TFDS keeps prepared sets; None for its default.
-        manual_dir: Folder with the original archives of a TFDS set, instead of a download.
+        data_dir: Path of the folder in which TFDS keeps prepared sets; None for its default.
+        manual_dir: Path of a folder with the original archives of a TFDS set, which replace a download. None
+            downloads them.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of the same size, or `"none"`
             (or False), which reads files again in each epoch. `"auto"` means `"memory"` if the images take up to
             128 MB (512 MB for a TFDS set), and otherwise `"none"`.
@@ -182,9 +191,10 @@ def load_data(
         ignore_class: Int or None. The label of pixels that losses and metrics ignore, such as 255 (void).
         class_names: The names of the classes: a sequence, comma-separated text, or a file with one name per line.
             None takes the names of class folders, or reads a file such as `classes.txt` next to the masks.
-        split_file: A CSV with a row for each image and some of the columns file, label, mask, split and group.
-        group_by: A regular expression for the paths of images, such as `"patient\\d+"`, or a column of
-            `split_file`. Images of one group stay in one split and one fold.
+        split_file: Path of a CSV file with a row for each image, and some of the columns `file`, `label`, `mask`,
+            `split` and `group`. None uses the layout of the folder.
+        group_by: Str or None. A regular expression for the paths of images, such as `"patient\\d+"`, or a column
+            of `split_file`. Images of one group stay in one split and one fold.
         pages: The meaning of the pages of TIFF stacks: `"images"`, `"channels"`, or `"auto"`, which takes the
             meaning that the file states.
         value_range: `(low, high)` or None. The stored values that become 0 and 1, for floats beyond [0, 1] and for

@@ -23,7 +23,7 @@ class ExpectedCalibrationError(BinnedError):
     Each pixel is a prediction. The confidence of one logit is `max(p, 1 - p)`, the same as for two classes.
 
     Args:
-        num_bins: Int above 0.
+        num_bins: Int above 0. The number of bins of equal width.
         from_logits: Bool. Whether `y_pred` holds logits rather than probabilities.
         ignore_class: Int, for example 255, or None. Pixels with this label do not count.
         name: Str. The name of the metric.

@@ -59,7 +59,7 @@ def calibrate(
         predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, an
             `Ensemble`, or a `TestTimeAugmentation`.
         images: Array of images, or batches `(images, labels)`: a `tf.data.Dataset`, a `keras.utils.PyDataset` or a
-            `DataLoader`, which is read several times and may be larger than memory.
+            `DataLoader` of PyTorch. Batches are read several times and may be larger than memory.
         labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"`, a class number or a
             one-hot vector for each image or pixel; for `"multi_label"`, 0 or 1 for each label; for `"regression"`,
             the values.
@@ -75,12 +75,12 @@ def calibrate(
             most this share of the values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: The numbers of the classes for which `"miss"` and `"false"` hold; None for all classes. Each of
+        classes: List of ints, the classes for which `"miss"` and `"false"` hold; None for all classes. Each of
             these classes needs held-out examples; for `"set"`, every class does.
-        task: The meaning of the output of a model, as for `MonteCarlo`. If None, `calibrate` reads it off the loss
-            of a Keras model, and uses the task of any other predictor.
-        from_logits: Whether the output of a model is logits, as for `MonteCarlo`. If None, `calibrate` finds it
-            out for a Keras model, and uses the setting of any other predictor.
+        task: Str or None, the output kind of a Keras model, as for `MonteCarlo`. If None, the loss of the model
+            determines it. Any other predictor knows its own.
+        from_logits: Bool or None, whether the output of a Keras model is logits, as for `MonteCarlo`. If None,
+            `calibrate` finds it out. Any other predictor knows this, too.
         data: Str, the name of the held-out data, for the record.
         ignore_class: Int, the label of pixels or images that do not count, as in `keras.metrics.MeanIoU`; None if
             all count. Only for tasks with one class for each pixel or image.

@@ -28,8 +28,9 @@ class Cheapest:
         sites: Dict from the sites to their rates, as `MonteCarlo(sites=...)` takes it.
         auroc: Float, the AUROC with which the predictive entropy of these sites' samples finds errors.
         auroc_of_all: Float, the AUROC of all active sites.
-        cost: Float, the multiplications of all samples, as a number of passes.
-        cost_of_all: Float, the cost of all active sites.
+        cost: Float, the cost of all samples with these sites. The unit is one pass through the whole model,
+            measured in multiplications.
+        cost_of_all: Float, the same with all active sites.
         attribution: The `Attribution` from which the candidates were made.
     """
 

@@ -30,7 +30,8 @@ class Answer:
 
     Attributes:
         page: The image file, and the number of the page within it.
-        size: `(height, width)` of the image as it is stored; a photograph is turned upright.
+        size: `(height, width)` of the image in its file, in pixels. A photograph is first rotated upright, as its
+            EXIF data say.
         is_map: Bool, whether there is an answer for each pixel.
         strips: The statistics in the size of the image, from the first row to the last: pairs of a slice of rows
             and a dict of arrays `(rows, width, ...)`. They can be iterated once. An answer without a map has one
@@ -59,11 +60,12 @@ class Answer:
         }
 
     def row(self, predictor: Predictor, see: Callable[[slice, Arrays], None] = lambda rows, strip: None) -> Row:
-        """Returns the row of the table; the strips are then used up.
+        """Returns the image's row of the table that `dropzoo predict --table` writes; the strips are then used up.
 
         Args:
-            predictor: The predictor that answered.
-            see: Function that is called with each strip, such as one that writes it to a file.
+            predictor: The `Predictor` that gave the answer.
+            see: Function that is called with the slice of rows and the statistics of each strip, such as one that
+                writes them to a file.
         """
         made = {} if predictor.calibration is None else predictor.calibration.guarantees
         promised = {

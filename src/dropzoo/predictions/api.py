@@ -27,11 +27,11 @@ def predict_files(
 
     Args:
         paths: Files, folders (their sub-folders are searched too), and patterns such as `"scans/**/*.tif"`.
-        model: A run's folder, a `.keras` file or a SavedModel; or a predictor of
-            `dropzoo.runs.predictors.load_predictor`.
-        num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30; for an ensemble, None
-            averages the members without dropout. A calibration sets its own number. So does a SavedModel if `tile`
-            is None.
+        model: Path of a run's folder, a `.keras` file or a SavedModel; or a predictor that
+            `dropzoo.runs.predictors.load_predictor` returned, with `sampling="fixed"` if you pass `tile`.
+        num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30. For an ensemble, it is
+            the number for all members together, and None averages the members without dropout. A predictor and a
+            calibration have their own number. So does a SavedModel if `tile` is None.
         batch_size: Positive int or None, how many images, or tiles, are computed at a time; None for a number that
             depends on their size.
         tile: Positive int or None, the tile size in pixels; larger images are read and computed in tiles of this

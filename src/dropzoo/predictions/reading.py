@@ -39,8 +39,8 @@ class Page:
     Attributes:
         path: Path of the file.
         index: Int, the number of the page from 0; None if the file holds one image.
-        tags: The resolution and the place of the pixels.
-        place: Where the pixels lie in a TIFF file; None for other files.
+        tags: The resolution, the position on the earth and the description that the file states.
+        place: Where the image is in a TIFF file; None for other files.
         size: `(height, width)` of an image in a TIFF file; None for other files.
     """
 
@@ -52,14 +52,15 @@ class Page:
 
     @property
     def key(self) -> str:
-        """The name of the page that no other page has: the path, and the number of the page from 1."""
+        """A name that no other page has: the path and, if the file has several pages, the page's number from 1."""
         return f"{self.path}" if self.index is None else f"{self.path}#{self.index + 1}"
 
     def read(self, value_range: tuple[float, float] | None = None) -> np.ndarray:
         """Returns the image: uint8, uint16 or float32 in [0, 1], `(height, width, channels)`.
 
         Args:
-            value_range: The values that become 0 and 1, for floats and other integers; None for floats in [0, 1].
+            value_range: Pair of floats `(low, high)` or None. The stored values that become 0 and 1. It is needed
+                for floats beyond [0, 1], and for integers other than uint8 and uint16.
 
         Raises:
             ValueError: If the file cannot be read.

@@ -33,14 +33,17 @@ class RunConfig(Settings):
         model: Str, the name of a model, as for `build_model`.
         dropout: A rate, the name of a plan, a dict from patterns to specs, or None, as for `build_model`.
         options: Dict of further arguments of `build_model`.
-        rate_schedule: Dict from patterns of sites to rate schedules, as text; None for fixed rates.
-        augment: Bool or str, as for `load_data`.
-        label_smoothing: Float in [0, 1).
+        rate_schedule: Dict from patterns of sites to rate schedules as text, such as
+            `{"decoder*": "linear:0.0,0.3"}`; None for fixed rates.
+        augment: False for no augmentation, True for the usual one, or text such as
+            `"flip_horizontal,rotation=15"`, as for `load_data`.
+        label_smoothing: Float in [0, 1), that of the loss; 0 for none.
         seed: Int in [0, 2**32). It fixes the initial weights, the order of the images and the dropout masks.
         data_seed: Int in [0, 2**32), which fixes the order of the images and the validation images in place of
             `seed`; None for `seed`. The members of an ensemble share it.
-        snapshots: Int, how many snapshots to take at the ends of as many cycles of the learning rate; 0 for none.
-            They are the members of an ensemble that costs one training run.
+        snapshots: Int of at least 0, the number of cosine cycles of the learning rate. A snapshot of the weights
+            is taken at the end of each cycle, and these snapshots are the members of an ensemble that costs one
+            training run. `epochs` must be divisible by this number. 0 for none.
         patience: Int above 0, the number of epochs without a better validation loss after which training stops;
             None to train to the end.
         best: Bool. Whether the model is that of the epoch with the best validation loss, rather than the last.
@@ -96,11 +99,11 @@ class RunConfig(Settings):
         return cls(**{**config, "fold": config.get("fold") and tuple(config["fold"])})
 
     def rate_callbacks(self) -> list[training.RateSchedule]:
-        """Returns a list of the callback that changes the dropout rates; it is empty if they are fixed."""
+        """Returns a list with the callback that changes the dropout rates; it is empty if the rates are fixed."""
         return [] if self.rate_schedule is None else [training.RateSchedule(self.rate_schedule)]
 
     def load_data(self) -> training.Data:
-        """Loads the data of this run."""
+        """Returns the data of this run, as `training.load_data` does."""
         return training.load_data(self.data, balance=self.balance == "sampling", **self.data_arguments())
 
     def data_arguments(self) -> dict[str, Any]:

@@ -20,21 +20,24 @@ class Predictor:
 
     Attributes:
         predict: Function from float32 images in [0, 1], `(batch, height, width, channels)`, to a dict of arrays:
-            the probabilities `mean` and, if the model has dropout, `variance`, `predictive_entropy` and
-            `mutual_information`. A model with a single output unit gives the probabilities of two classes. For a
-            regression, `mean` is values, and there are no entropies.
-            With `votes`, also `votes`, `(batch, ..., classes)`: the number of samples whose likeliest class it is,
-            or that see the label. With a calibration, also the answers of its guarantees.
+            the probabilities `mean`, `predictive_entropy` and, if there are several samples or members, `variance`
+            and `mutual_information`. A model with a single output unit gives the probabilities of two classes. For
+            a regression, `mean` is values, and there are no entropies. A predictor that was loaded with
+            `votes=True` adds `votes`, `(batch, ..., classes)`: for each class, the number of samples in which it
+            is the likeliest class; for each label, the number of samples in which its probability is above 0.5. A
+            calibration adds the answers of its guarantees.
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
         class_names: Tuple of the names of the classes, labels or values; None if they are not known.
-        pixels: The range of the images that the model takes.
+        pixels: The range of the pixels that the model takes.
         feed: Function from RGB or grey images in [0, 1] to the model's range.
-        sampler: The sampler of the model, from which tiles and coherent samples can be had; None for an export.
-        calibration: The calibration by which the sampler answers; None if there is none.
+        sampler: The `MonteCarlo` or `Ensemble` of the model, which computes tiles and samples of whole images;
+            None for a SavedModel.
+        calibration: The `Calibration` that the sampler uses; None if there is none.
         num_samples: Int, the number of samples of an answer; 1 for one pass.
         is_map: Bool, whether there is an answer for each pixel.
-        value_range: The values in files that become 0 and 1, if the training images had such a range; or None.
-        task: The output kind.
+        value_range: `(low, high)`, the stored values that become 0 and 1, as for `load_data`; None if the training
+            images had no such range.
+        task: The output kind: `"multi_class"`, `"binary"`, `"multi_label"` or `"regression"`.
         served: Str. The name and the version of the model on a server, with a digest of its facts; empty for a
             model on the disk.
     """
@@ -68,7 +71,7 @@ class Predictor:
 
     @property
     def has_classes(self) -> bool:
-        """Whether an image or pixel has one class."""
+        """Whether each image or pixel has exactly one class, which excludes multi-label models and regressions."""
         return self.task in ("multi_class", "binary")
 
     def read(self, path: Path) -> np.ndarray:
@@ -107,22 +110,22 @@ class Predictor:
         return tf.image.rgb_to_grayscale(pixels).numpy() if channels == 1 else np.repeat(pixels, 3, -1)
 
     def sized(self, image: np.ndarray) -> np.ndarray:
-        """Returns a converted image in the size of the model, if the model has one."""
+        """Returns an image from `converted`, resized to the size that the model takes, if that is fixed."""
         size = self.input_shape[:2]
         if None in size or image.shape[:2] == tuple(size):
             return image
         return tf.clip_by_value(tf.image.resize(image, size, antialias=True), 0, 1).numpy()
 
     def answer(self, image: np.ndarray) -> Arrays:
-        """Returns the same as `predict` for one image, without the batch."""
+        """Returns the same as `predict` for a single image `(height, width, channels)`, without the batch axis."""
         return {name: value[0] for name, value in self.predict(image[None]).items()}
 
     def arranged(self, statistics: Arrays) -> Arrays:
-        """Returns statistics of the sampler as `predict` returns them."""
+        """Returns the statistics of `sampler`, arranged like those of `predict`."""
         return arranged(statistics, self.task)
 
     def label(self, probabilities: np.ndarray) -> tuple[str, float]:
-        """Returns the name and the probability of the likeliest class."""
+        """Returns the name of the likeliest class and its probability, from the probabilities `(classes,)`."""
         best = int(np.argmax(probabilities))
         return self.class_names[best] if self.class_names else str(best), float(probabilities[best])
 

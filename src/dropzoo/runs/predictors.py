@@ -38,26 +38,41 @@ def load_predictor(
     """Loads a model that predicts image files.
 
     Args:
-        path: Path of the folder of a run or an ensemble, a `.keras` file, a SavedModel, or a folder of versions of
-            one, whose newest is loaded.
-        num_samples: Int, the number of Monte-Carlo samples. None for 30; for an ensemble, None averages the
-            members without dropout, and a number is that of all members together. A SavedModel and a calibration
-            have their own number.
+        path: `pathlib.Path` of a run's folder, an ensemble's folder, a `.keras` file or a SavedModel. For a folder
+            with several versions of a SavedModel, the newest is loaded.
+        num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30. For an ensemble, it is
+            the number for all members together, and None averages the members without dropout. A calibration sets
+            its own number. So does a SavedModel unless `sampling` is `"fixed"`.
         seed: Int in [0, 2**32), the seed of the samples.
-        input_range: `(low, high)`, the range of the pixels that the model takes. If None, the model shows it.
-        from_logits: Bool, whether the model's output is logits, as for `MonteCarlo`. If None, the model shows it.
-        say: Function that prints a line.
-        calibrated: Bool, whether to answer by the calibration of the model, if it has one.
-        votes: Bool, whether answers count the samples that vote for each class. An export does not count them.
-        sampling: As for `MonteCarlo`, unless a calibration says otherwise. For tiles and for samples of a whole
-            image it is `"fixed"`, for which an export must hold its Keras model.
-        task: The output kind of a `.keras` file, as for `MonteCarlo`. If None, the model shows it.
+        input_range: Pair of floats `(low, high)` or None, the values of a black and of a white pixel that the
+            model takes. None means the range that the model was trained on or that its layers imply, and otherwise
+            `(0, 1)`.
+        from_logits: Bool or None, whether the output of a Keras model is logits, as for `MonteCarlo`. A SavedModel
+            knows this itself.
+        say: Function that takes a line of text, such as a note about the range, and shows it.
+        calibrated: Bool, whether to use the calibration of the model, if it has one.
+        votes: Bool, whether answers also count the samples that vote for each class. A SavedModel and an ensemble
+            do not count them.
+        sampling: `"balanced"`, `"independent"` or `"fixed"`, as for `MonteCarlo`. Unless this is `"fixed"`, a
+            calibration sets its own. Tiles (`predict_files(..., tile=...)`) need `"fixed"`, and so do
+            measurements; a SavedModel must then contain its Keras model.
+        task: Str or None, the output kind, as for `MonteCarlo`. None means that of the model.
 
     Returns:
         A `Predictor`, which `predict_files` takes as its model.
 
     Raises:
         ValueError: If `path` is none of these, or its model does not take one image and give one answer.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> from dropzoo import models
+    >>> from dropzoo.runs.predictors import load_predictor
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "cnn.keras"
+    >>> models.build_model("simple_cnn", input_shape=(8, 8, 1), dropout={"dense1": 0.5}).save(path)
+    >>> predictor = load_predictor(path, num_samples=4, input_range=(0, 1))
+    >>> predictor.answer(np.zeros((8, 8, 1), "float32"))["mean"].shape
+    (10,)
     """
     names: tuple[str, ...] | None = None
     export = export_folder(path)

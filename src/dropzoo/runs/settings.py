@@ -28,22 +28,59 @@ class Settings:
     """The data of a run or a sweep, and how models are trained on them.
 
     Args:
-        data: Str, a data set or a folder, as for `load_data`.
-        epochs: Positive int.
-        batch_size: Positive int.
+        data: Str, the name of a data set, such as `"digits"`, or the path of a folder. `load_data` explains this
+            and all other settings of the data in detail.
+        epochs: Positive int, the number of epochs.
+        batch_size: Positive int, the number of images in a training step.
         learning_rate: Positive float, the largest learning rate.
-        learning_rate_schedule: `"cosine"`, down to 0, `"constant"`, `"one_cycle"` or `"polynomial"`.
-        warmup: Float, the epochs in which the learning rate grows from 0 before its schedule begins.
-        optimizer: Str, a name with arguments of Keras after a colon: `"adamw:weight_decay=0.05"`.
-        clip_norm: Positive float, the largest norm of all gradients together; None to leave them.
-        ema: Float in [0, 1), the momentum of a moving average of the weights, which replaces them; None for none.
-        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-        mixup: Float, 0 or more, as for `Trainer`; for classifiers.
-        cutmix: Float, 0 or more, as for `Trainer`; for classifiers.
-        deep_supervision: Bool. Whether a U-Net also learns at the end of each stage of its decoder.
-        image_size, num_channels, validation_split, limit, manual_dir, data_dir, cache: As for `load_data`.
-        test_split, images, masks, mask_suffix, masks_as, ignore_class, class_names: As for `load_data`.
-        split_file, group_by, pages, value_range, broken: As for `load_data`.
+        learning_rate_schedule: `"constant"`; `"cosine"` or `"polynomial"` (of power 0.9), which fall to 0; or
+            `"one_cycle"`, which rises for 30 % of the steps and then falls almost to 0.
+        warmup: Float of at least 0, less than `epochs`: the epochs in which the learning rate grows from 0 before
+            its schedule begins.
+        optimizer: Str, the name of an optimizer; arguments of Keras may follow after a colon, as in
+            `"adamw:weight_decay=0.05"`.
+        clip_norm: Positive float or None, the largest norm of all gradients together (`global_clipnorm` in Keras).
+            Larger gradients are scaled down; None does not change them.
+        ema: Float in [0, 1) or None, the momentum of a moving average of the weights, which replaces them after
+            training; None for no average.
+        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`, the dtype policy of the model.
+        mixup: Float of at least 0. Trains classifiers on weighted means of two images, with weights from
+            Beta(mixup, mixup), as for `Trainer`; 0 for none.
+        cutmix: Float of at least 0. Trains classifiers on images with a box from another image, whose area comes
+            from Beta(cutmix, cutmix), as for `Trainer`; 0 for none.
+        deep_supervision: Bool. Whether a U-Net also learns at the end of each stage of its decoder, see
+            `DeepSupervision`.
+        image_size: Positive int, `(height, width)` or None. The size in pixels to which all images are resized;
+            None keeps their sizes.
+        num_channels: 1, 3 or None. Converts images to grey (1) or to RGB (3); None keeps their channels.
+        validation_split: Float in [0, 1), the fraction of the training images that are kept for validation.
+        limit: Positive int or None, the number of training images to use, counted from the first; None for all.
+        manual_dir: Str or None, a folder with the original archives of a TFDS set; None downloads them.
+        data_dir: Str or None, the folder in which TFDS keeps prepared sets; None for its default.
+        cache: `"memory"`, `"disk"` or `"none"`, where decoded images stay; `"auto"` chooses by their size.
+        test_split: Float in [0, 1] or None, the fraction of test images in a folder without its own split; None
+            means 0.2.
+        images: Str or None, the folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`; None
+            finds them by the layout of the folder.
+        masks: Str or None, the folder or pattern of the masks, such as `"gt"`; None finds them by the layout of
+            the folder.
+        mask_suffix: Str or None, the text that the name of a mask adds to the name of its image, such as `"_seg"`;
+            None finds it in the names of the files.
+        masks_as: `"ids"`, `"instances"`, `"threshold"`, `"palette"` or `"alpha"`: the meaning of the values in
+            masks. None is for masks of class ids, or of only 0 and 255.
+        ignore_class: Int or None, the label of pixels that losses and metrics ignore, such as 255; None for no
+            label.
+        class_names: Str or None, the names of the classes, separated by commas, or a file with one name per line;
+            None takes the names of class folders, or a file such as `classes.txt` next to the masks.
+        split_file: Str or None, the path of a CSV file that gives the split, label, mask or group of each image.
+        group_by: Str or None, a regular expression for the paths of images, such as `"patient\\d+"`, or a column
+            of `split_file`. Images of one group stay in one split.
+        pages: `"images"` or `"channels"`, the meaning of the pages of TIFF stacks; `"auto"` for the one that a
+            file states.
+        value_range: Pair of floats `(low, high)` or None, the stored values that become 0 and 1, for floats beyond
+            [0, 1] and for signed integers.
+        broken: `"refuse"`, which raises an error for files that cannot be read; or `"skip"`, which leaves them out
+            with a warning.
         balance: `"none"`; `"weights"`, which weights each class by the median of the frequencies of all classes
             divided by its own, for images or pixels; or `"sampling"`, which shows all classes equally often.
 

@@ -40,7 +40,7 @@ def load_space(path: Path) -> Space:
     """Runs a Python file that defines `space = Space(...)`.
 
     Args:
-        path: Path of the file.
+        path: `pathlib.Path` of the file.
 
     Returns:
         The space.
@@ -52,7 +52,7 @@ def load_space(path: Path) -> Space:
     >>> import pathlib, tempfile
     >>> from dropzoo.sweep import load_space
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "space.py"
-    >>> text = "from dropzoo.sweep import Space; space = Space(models=['lenet5'], data='digits', plans=[0.2])"
+    >>> text = "from dropzoo.sweep import Space; space = Space(models=['simple_cnn'], data='digits', plans=[0.2])"
     >>> _ = path.write_text(text)
     >>> len(load_space(path).trials())  # the plan and the baseline, three seeds each
     6
@@ -105,6 +105,16 @@ def run_sweep(
     Raises:
         ValueError: If the space is empty or its arguments do not fit together, if the engine or its options do not
             exist, or if the folder holds something other than a sweep on the same data.
+
+    Example:
+    >>> import tempfile
+    >>> from dropzoo.sweep import Space, run_sweep
+    >>> small = {"filters": (4,), "dense": ()}
+    >>> space = Space(models="simple_cnn", data="digits", plans=["head"], seeds=[0], epochs=1, options=small)
+    >>> report = run_sweep(space, tempfile.mkdtemp(), mc_samples=0)  # doctest: +ELLIPSIS
+    2 trials at most, 0 of them done already; in ...
+    >>> report.name
+    'report.html'
     """
     console, out = console or Console(highlight=False), Path(out)
     ray = _check_engine(engine, workers, resources)

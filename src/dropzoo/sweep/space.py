@@ -55,26 +55,29 @@ class Space(Settings):
     `learning_rate_schedule` may also be given as `schedule`.
 
     Args:
-        models: List of the names of models.
+        models: List of names of models, see `list_models`; a single name is also accepted.
         sites: List of str. Each is one or more patterns of site names, separated by commas: `"module?,dense*"`.
         specs: List of dropout layers that can be used at any site, with or without options, such as
             `"drop_block2d:block_size=5"`. Also accepted as `variants`.
-        rates: List of floats in [0, 1).
+        rates: List of floats in [0, 1), the dropout rates.
         rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
             `"early"`, `"late"`; or a rate schedule in which `rate` stands for each of `rates`:
             `"late:rate,start=0.5"`. Also accepted as `schedules`.
         plans: List of whole plans as `build_model` takes them: a name, a rate, or a dict from patterns to specs.
-        normalizations: List of values for the models' option `normalization`; if empty, their defaults.
-        weight_decays: List of values for the models' option `weight_decay`; if empty, their defaults.
-        augments: List of augmentations, each as for `load_data`.
-        label_smoothings: List of floats in [0, 1).
+        normalizations: List of `"batch"`, `"group"`, `"layer"` or None, values for the models' option
+            `normalization`; if empty, their defaults.
+        weight_decays: List of floats of at least 0, values for the models' option `weight_decay`; if empty, their
+            defaults.
+        augments: List of augmentations: False for none, True for the usual ones, or text such as
+            `"flip_horizontal,rotation=15"`, as for `load_data`.
+        label_smoothings: List of floats in [0, 1), the values of `label_smoothing` in the loss.
         recipes: List of training settings to compare: `"small"` or `"medium"` (the recipes of `dropzoo train`),
             text such as `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. In a sweep, a recipe replaces
             the training settings of the space, except the number of epochs. `"own"` replaces nothing; it is the
             default.
         seeds: List of ints in [0, 2**32); each combination is trained once with each seed.
-        options: Dict of options that all models get.
-        leave_out: List of combinations `(model, sites, spec)` that are not tried.
+        options: Dict of further arguments of `build_model`, which all models get.
+        leave_out: List of combinations that are not tried, as tuples of entries `(model, sites, spec)`.
         folds: Int, 2 or more: the number of parts of a cross-validation over the training images; or 0 for a
             single split.
         strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains the
@@ -93,7 +96,7 @@ class Space(Settings):
 
     Example:
     >>> from dropzoo.sweep import Space
-    >>> space = Space(models=["lenet5"], data="digits", sites=["dense*"], rates=[0.2, 0.5], seeds=range(3))
+    >>> space = Space(models=["simple_cnn"], data="digits", sites=["dense*"], rates=[0.2, 0.5], seeds=range(3))
     >>> len(space.trials())  # two rates and the baseline, three seeds each
     9
     """

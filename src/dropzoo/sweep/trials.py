@@ -36,8 +36,8 @@ class Axes:
         rate_schedule: Str, an entry of `Space.rate_schedules`.
         normalization: Str, the model's option in words; `"own"` for the model's default.
         augment: Str, the augmentation in words.
-        weight_decay: Float, the model's option; `"own"` for the model's default.
-        label_smoothing: Float in [0, 1).
+        weight_decay: Float of at least 0, the model's option; `"own"` for the model's default.
+        label_smoothing: Float in [0, 1), that of the loss.
         recipe: Str, settings of the training in words; `"own"` for those of the space.
     """
 
@@ -59,7 +59,7 @@ class Axes:
 
     @property
     def baseline(self) -> "Axes":
-        """The same without dropout."""
+        """The axes of the same trial without dropout."""
         return dataclasses.replace(self, sites="none", spec="none", rate=0.0, rate_schedule="constant")
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Trial:
 
     Example:
     >>> from dropzoo.sweep import Space
-    >>> trials = Space(models=["lenet5"], data="digits", sites=["dense*"], rates=[0.2], seeds=[0]).trials()
+    >>> trials = Space(models=["simple_cnn"], data="digits", sites=["dense*"], rates=[0.2], seeds=[0]).trials()
     >>> [(trial.axes.rate, trial.is_baseline) for trial in trials]
     [(0.0, True), (0.2, False)]
     """

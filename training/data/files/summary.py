@@ -33,9 +33,10 @@ class Summary:
         notes: Sentences about how the data were read.
         doubts: Sentences about what looks wrong with the files; `load_data` warns with them.
         hints: Sentences about what looks wrong with the numbers.
-        example: Function that reads the image of a sample, and its mask `(height, width)` or None, by its number.
-        objects: Function that reads the mask of a sample with a number for each object, `(height, width)`; None if
-            the masks do not keep objects apart.
+        example: Function from the number of a sample to a pair: its image, and its mask `(height, width)`, which
+            is None for a sample with a label.
+        objects: Function from the number of a sample to a mask `(height, width)` in which each object has its own
+            number; None if the masks do not keep objects apart.
     """
 
     place: Path
@@ -59,7 +60,11 @@ class Summary:
         return in_turns(self.samples, split)
 
     def files(self, split: str) -> list[str]:
-        """Returns the files of a split, in the order of its batches, with slashes; pages have numbers."""
+        """Returns the paths of the images of a split as str, in the order of its batches.
+
+        Paths in the folder are relative to it, and all have forward slashes. A page of a TIFF stack has its number
+        at the end, as in `"scan.tif#2"`.
+        """
         found = [self.samples[number] for number in self.numbers(split)]
         root = self.place if self.place.is_dir() else self.place.parent
         names = [
