@@ -6,17 +6,23 @@
 All conditions train for the same number of epochs, so that the longer training of a recipe is no part of the
 comparison; the first row shows what the default number of epochs costs. It prints the mean over the seeds on the
 test images, and the difference to the defaults with its standard error, seed by seed.
+
+Results: benchmarks/results/recipes.csv. A row replaces that of the same data, model and recipe.
 """
 
 import argparse
+import csv
 import statistics
+from pathlib import Path
 from typing import Any
 
+from _shared import write_csv
 from dropzoo.cli.parsing import parse_options
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.presets import recipe_of
 from dropzoo.sweep.workbench import Workbench
 
+RESULTS = Path(__file__).parent / "results" / "recipes.csv"
 PARTS: dict[str, list[str]] = {
     "classification": [
         "optimizer=adamw:weight_decay=0.05",
@@ -66,15 +72,20 @@ def main() -> None:
             config = RunConfig(**{"epochs": arguments.epochs, **shared, **settings, "seed": seed})
             runs.append(figures(bench, config))
         found[name] = runs
-        line = [f"{name:58}"]
-        for index, title in ((0, "score"), (1, "NLL")):
-            values = [run[index] for run in runs]
-            line.append(f"{title} {statistics.mean(values):.4f}")
+        row = {"data": Path(arguments.data).name, "model": arguments.model, "recipe": name}
+        row |= {"images": arguments.limit or "all", "epochs": settings.get("epochs", arguments.epochs)}
+        row["seeds"] = arguments.seeds
+        for index, title in ((0, "score"), (1, "nll")):
+            row[title] = round(statistics.mean(run[index] for run in runs), 4)
             if "defaults" in found and name != "defaults":
                 pairs = [a[index] - b[index] for a, b in zip(runs, found["defaults"], strict=True)]
                 error = statistics.stdev(pairs) / len(pairs) ** 0.5 if len(pairs) > 1 else float("nan")
-                line.append(f"({statistics.mean(pairs):+.4f} +- {error:.4f})")
-        print("  ".join(line), flush=True)
+                row |= {f"{title}_difference": round(statistics.mean(pairs), 4), f"{title}_error": round(error, 4)}
+        print(row, flush=True)
+        same = ("data", "model", "recipe")
+        before = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
+        others = [each for each in before if any(each[key] != row[key] for key in same)]
+        write_csv(RESULTS, [*others, row])
 
 
 if __name__ == "__main__":

@@ -244,6 +244,8 @@ def test_from_python(predictor, images):
     assert {"bad.png", "cut.tif", "none.png"} <= set(seen)
     with pytest.raises(ValueError, match="Cannot read"):
         list(predict_files([images / "bad.png"], predictor))
+    with pytest.raises(ValueError, match="its own number of samples.*num_samples=3.*load_predictor"):
+        list(predict_files(images, predictor, num_samples=3))
 
 
 def test_the_answers_of_a_calibration(predictor, images, tmp_path):

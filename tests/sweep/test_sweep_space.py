@@ -139,7 +139,7 @@ def test_a_python_file_defines_a_space(tmp_path):
     file.write_text(
         "from dropzoo.sweep import Space\nspace = Space(models='lenet5', data='digits', plans=['paper'])"
     )
-    assert load_space(file).models == ("lenet5",)
+    assert load_space(str(file)).models == ("lenet5",)
     file.write_text("x = 1")
     with pytest.raises(ValueError, match="must define `space = Space"):
         load_space(file)

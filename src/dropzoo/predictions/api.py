@@ -46,7 +46,8 @@ def predict_files(
         each strip can be read only once.
 
     Raises:
-        ValueError: If there are no images, the model cannot be loaded, or a file cannot be read.
+        ValueError: If there are no images, the model cannot be loaded, a file cannot be read, or `num_samples` is
+            passed with a predictor.
 
     Example:
     >>> import pathlib, tempfile
@@ -63,6 +64,11 @@ def predict_files(
     """
     given = [paths] if isinstance(paths, (str, Path)) else list(paths)
     if isinstance(model, Predictor):
+        if num_samples is not None:
+            raise ValueError(
+                f"A predictor has its own number of samples, {model.num_samples}. Received: num_samples="
+                f"{num_samples}. Leave it out, or pass it to `load_predictor`"
+            )
         predictor = model
     else:
         sampling = "balanced" if tile is None else "fixed"

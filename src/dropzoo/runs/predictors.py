@@ -23,7 +23,7 @@ from dropzoo.serving.montecarlo.reader import check_single
 
 
 def load_predictor(
-    path: Path,
+    path: Path | str,
     num_samples: int | None = None,
     seed: int = 0,
     input_range: tuple[float, float] | None = None,
@@ -38,7 +38,7 @@ def load_predictor(
     """Loads a model that predicts image files.
 
     Args:
-        path: `pathlib.Path` of a run's folder, an ensemble's folder, a `.keras` file or a SavedModel. For a folder
+        path: Path of a run's folder, an ensemble's folder, a `.keras` file or a SavedModel. For a folder
             with several versions of a SavedModel, the newest is loaded.
         num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30. For an ensemble, it is
             the number for all members together, and None averages the members without dropout. A calibration sets
@@ -65,15 +65,16 @@ def load_predictor(
         ValueError: If `path` is none of these, or its model does not take one image and give one answer.
 
     Example:
-    >>> import pathlib, tempfile
+    >>> import tempfile
     >>> from dropzoo import models
     >>> from dropzoo.runs.predictors import load_predictor
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "cnn.keras"
+    >>> path = f"{tempfile.mkdtemp()}/cnn.keras"
     >>> models.build_model("simple_cnn", input_shape=(8, 8, 1), dropout={"dense1": 0.5}).save(path)
     >>> predictor = load_predictor(path, num_samples=4, input_range=(0, 1))
     >>> predictor.answer(np.zeros((8, 8, 1), "float32"))["mean"].shape
     (10,)
     """
+    path = Path(path)
     names: tuple[str, ...] | None = None
     export = export_folder(path)
     inside = None if export is None else export / "assets.extra" / "model.keras"

@@ -36,11 +36,11 @@ Recorder = Callable[[Record], None]
 Engine = Callable[[list[Trial], Recorder], None]
 
 
-def load_space(path: Path) -> Space:
+def load_space(path: Path | str) -> Space:
     """Runs a Python file that defines `space = Space(...)`.
 
     Args:
-        path: `pathlib.Path` of the file.
+        path: Path of the file.
 
     Returns:
         The space.
@@ -57,6 +57,7 @@ def load_space(path: Path) -> Space:
     >>> len(load_space(path).trials())  # the plan and the baseline, three seeds each
     6
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"No such file: {path}")
     try:
