@@ -56,6 +56,30 @@ def test_it_is_calibrated_evaluated_and_exported(ensemble, capsys, tmp_path):
     assert all(np.allclose(served[name], expected[name], atol=1e-6) for name in expected)
 
 
+@pytest.mark.parametrize("options", [[], ["--mc", "4"]])
+def test_foreign_images_and_examples_are_judged_by_all_members(options, ensemble, capsys, tmp_path):
+    """Also without `--mc`: members disagree without dropout too."""
+    for i in range(3):
+        Image.fromarray(np.full((8, 8), 40 * i, "uint8")).save(tmp_path / f"{i}.png")
+        (tmp_path / "foreign" / f"class{i}").mkdir(parents=True)
+        for j in range(8):
+            shutil.copy(tmp_path / f"{i}.png", tmp_path / "foreign" / f"class{i}" / f"{j}.png")
+    plots = tmp_path / "plots"
+    command = [
+        "evaluate",
+        str(ensemble),
+        "--no-calibration",
+        "--ood",
+        str(tmp_path / "foreign"),
+        "--plots",
+        str(plots),
+    ]
+    status, text, error = run(capsys, *command, *options)
+    title = "mutual information, ensemble of 2" + (", 4 samples" if options else "")
+    assert status == 0 and title in text and "mutual information, Monte Carlo" not in text, error
+    assert {"least_certain.png", "most_certain.png"} <= {path.name for path in plots.iterdir()}
+
+
 def test_dropout_within_the_members(ensemble, capsys, tmp_path):
     """`--mc` turns it on, in each command; the calibration then says so."""
     out = tmp_path / "two"

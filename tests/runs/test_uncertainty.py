@@ -68,7 +68,9 @@ def test_foreign_images_are_told_by_each_measure_as_scikit_learn_says():
     truth = np.repeat([0, 1], [40, 30])
     for name in uncertainty.MEASURES:
         values = np.concatenate([found.measures[name], other[name]])
-        assert aurocs[f"{name.replace('_', ' ')}, Monte Carlo"] == pytest.approx(roc_auc_score(truth, values))
+        assert aurocs[f"{name.replace('_', ' ')}, Monte Carlo, 8 samples"] == pytest.approx(
+            roc_auc_score(truth, values)
+        )
     p = [np.exp(predict(images)) for images, _ in (*own, *foreign)]
     values = np.concatenate([-(each * np.log(each)).sum(-1) for each in p])
     assert aurocs["entropy, deterministic"] == pytest.approx(roc_auc_score(truth, values), abs=1e-3)

@@ -63,8 +63,8 @@ def evaluate(
         Path | None,
         typer.Option(
             "--plots",
-            help="Folder for scores (CSV), plots and an HTML page; with --mc, it also gets the most and least "
-            "certain images.",
+            help="Folder for scores (CSV), plots and an HTML page; with --mc or an ensemble, it also gets the "
+            "most and least certain images.",
         ),
     ] = None,
     ood: Annotated[
@@ -108,7 +108,7 @@ def evaluate(
     from dropzoo.runs.members import first_run, is_ensemble, load_members
     from dropzoo.runs.uncertainty import load_foreign
 
-    if ood and not num_samples:
+    if ood and not num_samples and not is_ensemble(run):
         raise ValueError("`--ood` compares the uncertainties of Monte-Carlo samples. Pass --mc 30 too")
     if manual_dir and not data:
         raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")

@@ -47,8 +47,8 @@ class Wanted:
         temperature: Bool. Whether to evaluate also at the temperature that fits the validation images best.
         corruptions: List of the names of corruptions to evaluate under.
         foreign: `Foreign` or None. Images of another data set, to measure how well the uncertainty distinguishes
-            them from the model's own. It needs `num_samples`.
-        examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples`.
+            them from the model's own. It needs `num_samples` or members.
+        examples: Bool. Whether to keep the most and the least certain images. It needs `num_samples` or members.
         from_logits: Bool. Whether the model's output is logits, as for `MonteCarlo`. If None, the model shows it.
         split: Str or None. The images to judge on, as for `judged_images`.
         per: Names of `details.PER`: scores by class, by image or by object.
@@ -85,7 +85,7 @@ class Evaluation:
         promises: `Promises`, the measured promises of the calibration; None without a calibration.
         model: The model.
         attribution: `Attribution`, the share of the uncertainty that comes from each site on a few images; None if
-            no examples were wanted, or the sampler cannot attribute it.
+            no examples were wanted, there are several members, or the sampler cannot attribute it.
     """
 
     info: training.DataInfo
@@ -149,12 +149,12 @@ def compare(
         show(promises_table(measured, judged_on(info, wanted.split) or "all"))
 
     uncertainty, aurocs = None, {}
-    if monte_carlo is not None and (wanted.examples or wanted.foreign):
-        uncertainty = sample_all(monte_carlo, dataset)
+    if samplers and (wanted.examples or wanted.foreign):
+        uncertainty = sample_all(samplers[-1], dataset)  # of all members together, if there are several
         if wanted.foreign:
             name, split, foreign = wanted.foreign
             caption = f"OOD AUROC against {name}, {split} images"
-            aurocs[caption] = ood_aurocs(monte_carlo, ways["deterministic"], uncertainty, dataset, foreign)
+            aurocs[caption] = ood_aurocs(samplers[-1], ways["deterministic"], uncertainty, dataset, foreign)
             show(ood_table(caption, aurocs[caption]))
 
     details = _details(ways, samplers, dataset, data, wanted) if wanted.per else None
@@ -165,7 +165,8 @@ def compare(
     corrupted = score_corruptions(ways, dataset, info, wanted.corruptions, track)
     for table in corruption_tables(clean, corrupted):
         show(table)
-    attribution = _attribution(monte_carlo, dataset) if monte_carlo is not None and wanted.examples else None
+    single = monte_carlo if len(wanted.members) < 2 else None
+    attribution = _attribution(single, dataset) if single is not None and wanted.examples else None
     return Evaluation(
         info, scores, figures, clean, corrupted, uncertainty, aurocs, promises, details, model, attribution
     )
@@ -194,7 +195,7 @@ def _details(
         for images, labels in dataset:
             found.add(labels, predict(images))
         return found
-    feed = feeding(samplers[-1].model if isinstance(samplers[-1], serving.MonteCarlo) else wanted.members[0])
+    feed = feeding(samplers[-1].model)
     for images, labels in dataset:
         out = samplers[-1](feed(images))
         information = per_image(np.asarray(out["mutual_information"]))

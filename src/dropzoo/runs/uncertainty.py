@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dropzoo import serving, training
+from dropzoo import training
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.words import count_of
-from dropzoo.runs.evaluation import LogProbabilities
+from dropzoo.runs.evaluation import LogProbabilities, Sampler, title_of
 from dropzoo.runs.inputs import check_bits, feeding
 from dropzoo.runs.scores import entropy
 from dropzoo.runs.settings import Settings
@@ -29,7 +29,7 @@ class Example:
     Attributes:
         image: Array `(height, width, channels)`.
         label: Array of its class, `()`, or its mask, `(height, width)`.
-        answer: Dict of the arrays that `MonteCarlo` returns, without the batch axis.
+        answer: Dict of the arrays that the sampler returns, without the batch axis.
         entropy: Float, the predictive entropy in nats; for a mask, its mean over the pixels.
     """
 
@@ -62,14 +62,14 @@ class Foreign(NamedTuple):
     batches: tf.data.Dataset
 
 
-def sample_all(monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, keep: int = 6) -> Uncertainty:
+def sample_all(sampler: Sampler, dataset: tf.data.Dataset, keep: int = 6) -> Uncertainty:
     """Samples a whole data set, batch by batch, and keeps the `keep` most and the `keep` least certain images."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
     sure: list[Example] = []
     unsure: list[Example] = []
-    feed = feeding(monte_carlo.model)
+    feed = feeding(sampler.model)
     for images, labels in dataset:
-        answers = {name: value.numpy() for name, value in monte_carlo(feed(images)).items()}
+        answers = {name: value.numpy() for name, value in sampler(feed(images)).items()}
         for name in MEASURES:
             found[name].append(per_image(answers[name]))
         entropies = found["predictive_entropy"][-1]
@@ -154,17 +154,17 @@ def _is_same(data: training.Data, own: training.Data) -> bool:
 
 
 def ood_aurocs(
-    monte_carlo: serving.MonteCarlo,
+    sampler: Sampler,
     deterministic: LogProbabilities,
     own: Uncertainty,
     dataset: tf.data.Dataset,
     foreign: tf.data.Dataset,
 ) -> dict[str, float]:
     """Returns, by title, the `training.ood_auroc` of each measure, for `foreign` images and `dataset`."""
-    other = sample_all(monte_carlo, foreign, keep=0)
+    other = sample_all(sampler, foreign, keep=0)
     known = {"entropy, deterministic": entropies(deterministic, dataset)}
     strange = {"entropy, deterministic": entropies(deterministic, foreign)}
     for name in MEASURES:
-        title = f"{name.replace('_', ' ')}, Monte Carlo"
+        title = f"{name.replace('_', ' ')}, {title_of(sampler)}"
         known[title], strange[title] = own.measures[name], other.measures[name]
     return {title: training.ood_auroc(values, strange[title]) for title, values in known.items()}
