@@ -49,7 +49,7 @@ def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     """
     name = snake_case(cls.__name__)
     if name in _LAYERS:
-        raise ValueError(f"A layer named {name!r} is registered already: {_LAYERS[name]}")
+        raise ValueError(f"A layer named {name!r} is registered already: {_LAYERS[name]}. Choose another name")
     _LAYERS[name] = keras.saving.register_keras_serializable(package="dropzoo")(cls)
     return cls
 

@@ -161,8 +161,8 @@ _PLANS = {
         Plan("none", "no dropout, the same as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "the dropout of the model's own paper (a single rate keeps its layers and sites, and replaces their "
-            "rates)",
+            "the dropout of the model's own paper (dropout=0.3 keeps its layers and sites, and sets all their "
+            "rates to 0.3)",
             "the reference in the model's docstring",
             lambda sites: {},
         ),

@@ -43,7 +43,7 @@ def register_model(builder: Builder) -> Builder:
     """
     name = builder.__name__
     if name in _MODELS:
-        raise ValueError(f"A model named {name!r} is registered already: {_MODELS[name]}")
+        raise ValueError(f"A model named {name!r} is registered already: {_MODELS[name]}. Choose another name")
     _MODELS[name] = builder
     return builder
 

@@ -249,8 +249,8 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not paper and (dropout == "paper" or isinstance(dropout, numbers.Real)):
         raise ValueError(
-            "This model has none of the sites where its paper puts dropout: pass a dict. Received: "
-            f"dropout={dropout!r}"
+            "This model has none of the sites where its paper puts dropout: pass a dict from patterns of site "
+            f"names to specs. Received: dropout={dropout!r}"
         )
     if isinstance(dropout, str) and dropout == "paper":
         return paper

@@ -25,9 +25,9 @@ from dropzoo.models.surgery.check import draws_in_inference
 _AT_ONCE = 1 << 20  # units: the masks of small inputs are drawn together
 _WORTH_COMPILING = 1 << 24  # units, from which compiled draws save more than their compilation takes
 _NOT_MEASURED = {
-    "dropout": "not a site layer",
+    "dropout": "not a layer for sites: not measured",
     "inside": "inside the layer: not measured",
-    "suspected": "under suspicion, because of its seed generator, its rate or its code: not measured",
+    "suspected": "may drop units, judging by its seed generator, its rate or its code: not measured",
 }
 
 

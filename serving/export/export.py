@@ -262,7 +262,8 @@ def _loose_answer(
     found = [each.path for member in members for each in random_layers(member) if id(each.layer) not in known]
     which = ", ".join(dict.fromkeys(found)) or "code of the model"
     reason = (
-        f"{which} draws at random in inference too, so the answer for an image differs from request to request"
+        f"{which} draws random numbers in inference too, so the answer for an image differs from request to "
+        "request"
     )
     warnings.warn(
         f"`serving_default` is not deterministic: {reason}. Let this code draw only if `training` is true, or "

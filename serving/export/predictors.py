@@ -130,9 +130,9 @@ def _of_ensemble(
         ensemble = _calibrated(ensemble, calibration)
     if num_samples not in (0, 30, ensemble.num_samples):
         what = "set in the ensemble" if ensemble.samplers else f"its {len(ensemble.models)} members"
-        more = "" if ensemble.samplers else ", pass an Ensemble with `num_samples` to sample its dropout,"
+        more = "" if ensemble.samplers else ", pass an Ensemble with `num_samples` to sample its dropout"
         raise ValueError(
-            f"The samples of an ensemble are {what}: leave `num_samples` out{more} or pass 0 to leave out "
+            f"The samples of an ensemble are {what}: leave `num_samples` out{more}, or pass 0 to leave out "
             f"`predict_mc`. Received: num_samples={num_samples}"
         )
     if not num_samples and ensemble.samplers and ensemble.calibration is not None:

@@ -72,7 +72,8 @@ def create_app(
         failed = [failure for each in server.models.by_name.values() for failure in each.failed.items()]
         why = "; ".join(f"{n}: {message}" for n, message in failed)
         raise ValueError(
-            f"Expected a folder of exported versions. Received: {folder}" + (f" ({why})" if why else "")
+            "Expected a folder of exported versions (NAME/1, NAME/2, ...), or a folder of several models. "
+            f"Received: {folder}" + (f" ({why})" if why else "")
         )
 
     @contextlib.asynccontextmanager

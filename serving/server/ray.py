@@ -70,7 +70,10 @@ def deployment(
     found = [*folder.glob("*/saved_model.pb"), *folder.glob("*/*/saved_model.pb")]
     if not any(p.parent.name.isdigit() for p in found):
         # Raised here, because the user would find an error in a replica only in its log.
-        raise ValueError(f"Expected a folder of exported versions. Received: {folder}")
+        raise ValueError(
+            "Expected a folder of exported versions (NAME/1, NAME/2, ...), or a folder of several models. "
+            f"Received: {folder}"
+        )
     scaling: dict[str, Any] = {"num_replicas": min_replicas}
     if most > min_replicas:
         numbers = {"min_replicas": min_replicas, "max_replicas": most, "target_ongoing_requests": 8}

@@ -74,5 +74,5 @@ def test_a_calibration_leaves_the_rate_as_it_is():
 def test_an_export_says_that_its_answer_is_random(layer, tmp_path, recwarn):
     path = serving.export_model(model_with(layer), tmp_path / "1", 0)
     said = [str(each.message) for each in recwarn]
-    assert any("`serving_default` is not deterministic: always draws at random" in each for each in said)
-    assert "always draws at random" in (path / "assets.extra" / "model_card.md").read_text("utf-8")
+    assert any("`serving_default` is not deterministic: always draws random numbers" in each for each in said)
+    assert "always draws random numbers" in (path / "assets.extra" / "model_card.md").read_text("utf-8")

@@ -73,7 +73,7 @@ class TestBadInput:
             ({"guarantee": {"error": 0.02}}, "with 33 held-out images the lowest possible level is 0.0674"),
             (
                 {"guarantee": {"miss": 0.1}},
-                "`miss` is not a guarantee for multi_class images. Choose from: set, error",
+                "`miss` is not a guarantee for class labels. Choose from: set, error",
             ),
             ({"guarantee": {"interval": 0.1}}, "`interval` is not a guarantee"),
             ({"temperature": 1.5}, "`temperature` must be True, False or 'per_class'"),

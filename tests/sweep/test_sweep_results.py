@@ -107,7 +107,7 @@ def test_a_clear_effect_is_recommended_with_its_evidence():
         r"Compared with the same configuration without dropout: NLL -0\.\d{4}, 95 % interval .*, from 5 pairs",
         words,
     )
-    assert "which played no part in the choice" in words and "among 7 plans" in words
+    assert "which played no part in the choice" in words and "among 7 configurations" in words
     assert train_command(found.chosen.config) == (
         "dropzoo train simple_cnn --data digits --dropout 'dense*=0.3' --option 'filters=[4]' --option dense=8 "
         "--epochs 4 --limit 64"

@@ -170,13 +170,13 @@ def test_a_finished_run_goes_on_with_other_settings(tmp_path, form):
         return trainer.fit(**data, epochs=epochs, checkpoint_dir=tmp_path, verbose=0).epoch
 
     fit(trainer(2), 1)
-    with pytest.raises(ValueError, match="belongs to another model, optimizer or set of metrics"):
+    with pytest.raises(ValueError, match="of another model, or of a run with other settings"):
         fit(trainer(4), 2)
     other = trainer(4)
     other.goes_on_from(tmp_path)
     assert fit(other, 2) == [0, 1]
     assert fit(trainer(4), 2) == [0, 1]  # which is the same run now
-    with pytest.raises(ValueError, match="belongs to another model, optimizer or set of metrics"):
+    with pytest.raises(ValueError, match="of another model, or of a run with other settings"):
         fit(trainer(2), 2)
 
 

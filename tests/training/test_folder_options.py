@@ -55,7 +55,7 @@ def test_a_group_in_two_given_splits_is_refused(tmp_path):
         picture(tmp_path / f"{n}.png")
     rows = "".join(f"{n}.png,{n % 2},{'train' if n < 3 else 'test'},p{n % 2}\n" for n in range(4))
     (tmp_path / "labels.csv").write_text("file,label,split,group\n" + rows)
-    with pytest.raises(ValueError, match=r"1 group in several: p1 \(test, train\)"):
+    with pytest.raises(ValueError, match=r"1 group in several splits: p1 \(test, train\)"):
         read_folder(tmp_path, Reading())
 
 

@@ -92,7 +92,7 @@ def test_what_was_compiled_is_trained_as_in_fit(name, copied, capsys):
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5)
     said = capsys.readouterr().out
-    assert said.count("Trainer: trains the loss that the model was compiled with") == 1
+    assert said.count("Trainer: the loss is the one that the model was compiled with") == 1
 
 
 def test_each_argument_takes_the_place_of_one_of_compile():

@@ -57,8 +57,8 @@ def keep(split: Split, cache: str, name: str) -> Split:
     if not all(spec.shape.is_fully_defined() for spec in specs):
         if cache == "disk":
             raise ValueError(
-                "`cache='disk'` (--cache disk) needs images of one size. Pass `image_size=(height, width)`, "
-                "or cache='none'"
+                "`cache='disk'` (--cache disk) needs images of one size. Pass `image_size=(height, width)` "
+                "(--image-size), or cache='memory' or 'none' (--cache)"
             )
         # It is filled here, because a cache that is iterated only half-way is too short later, and so is one that
         # several iterators fill at once, as under a strategy.

@@ -64,7 +64,9 @@ def read_folder(folder: Path, reading: Reading) -> Source:
     parts = {name: _split(reader, in_turns(table.samples, name)) for name in SPLITS}
     if parts["train"] is None and reading.test_split != 1:
         raise ValueError(
-            f"No training image is left in {folder}. Received: validation_split={reading.validation_split}"
+            f"No training image is left in {folder}. Received: validation_split={reading.validation_split}, "
+            f"test_split={reading.test_split}. Pass smaller ones; if all images are for testing, pass "
+            "test_split=1 (--test-split 1)"
         )
     examined = [facts[sample.image] for sample in table.samples]
     decoded = sum(each.height * each.width * each.channels for each in examined) * np.dtype(dtype).itemsize

@@ -261,7 +261,9 @@ def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None
             f"{image.min()} to {image.max()}. {ways}"
         )
     if not np.isfinite(image).all():
-        raise ValueError(f"Float images must be in [0, 1]. Received: {path} with NaN or infinite values")
+        raise ValueError(
+            f"Float images must be in [0, 1]. Received: {path} with NaN or infinite values. Replace these"
+        )
     if not (image.min() >= 0 and image.max() <= 1):
         raise ValueError(
             f"Float images must be in [0, 1]. Received: {path} in [{image.min()}, {image.max()}]. {ways}"

@@ -244,8 +244,9 @@ def load_data(
     crop = _crop(augmentation, height, width, channels, source.task == "segmentation")
     if sizes_vary and batch_size > 1 and crop is None:
         raise ValueError(
-            "Images of different sizes cannot form a batch. Pass `image_size=(height, width)`, `batch_size=1`, or "
-            f"`augment` with a crop. Received: batch_size={batch_size}"
+            "Images of different sizes cannot form a batch. Pass `image_size=(height, width)` (--image-size), "
+            "`batch_size=1` (--batch-size), or `augment` with a crop (--augment crop=128). Received: "
+            f"batch_size={batch_size}"
         )
     train, validation = _training_splits(source, limit, fold)
     parts = [each and conform(each, size, channels) for each in (train, validation, source.test)]

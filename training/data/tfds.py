@@ -137,7 +137,7 @@ def _check_files(builder: tfds.core.DatasetBuilder, manual_dir: str | None) -> N
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and manual_dir is None:
         raise ValueError(
             f"Data set '{builder.name}' must be downloaded by hand: put its files in a folder and pass it as "
-            f"`manual_dir`. {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            f"`manual_dir` (--manual-dir). {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         )
     files = {url: info.filename for url, info in (builder.url_infos or {}).items()}
     missing = {url: file for url, file in files.items() if not (manual_dir and (Path(manual_dir) / file).exists())}
@@ -184,7 +184,7 @@ def _divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split | No
     if count == 0:
         return split, None
     if count == split.count:
-        raise ValueError(f"No training image is left. Received: validation_split={fraction}")
+        raise ValueError(f"No training image is left. Received: validation_split={fraction}. Pass a smaller one")
     is_kept_out = np.zeros(split.count, bool)
     is_kept_out[np.random.RandomState(seed).permutation(split.count)[-count:]] = True
     return pick(split, ~is_kept_out), pick(split, is_kept_out)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import errno
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from dropzoo.common.words import count_of
 from dropzoo.layers import has_live_rate
 
 KEEP = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"epoch(\d+)_step(\d+)\.npz")
 # Keras numbers names over the life of a process ("dense_1", "adam/dense_1_kernel_momentum"), so a model that is
 # built twice gets different names. The numbers are therefore not part of a variable's identity.
@@ -133,11 +135,13 @@ def _write(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> N
             file.flush()
             os.fsync(file.fileno())  # the name must not reach the disk before the bytes do
     except OSError as error:
+        last = _newest(path.parent)
+        way = "Free some disk space" if error.errno in _FULL else "Solve this problem"
         raise OSError(
             error.errno,
             f"The checkpoint {path} could not be written ({error.strerror or error}). The newest complete "
-            f"checkpoint: {_newest(path.parent) or 'none'}. Free some disk space and start again: the run "
-            f"continues from there",
+            f"checkpoint: {last or 'none'}. {way} and start again"
+            + (": the run continues from there" if last else ""),
         ) from error
 
 
@@ -294,7 +298,7 @@ def _check(
         shown = [line for sign in "-+ " for line in [line for line in lines if line[0] == sign][:5]]
         more = [f"  and {len(lines) - len(shown)} more"] * (len(lines) > len(shown))
         raise ValueError(
-            f"The checkpoint {path} belongs to another model, optimizer or set of metrics (- saved, + here):\n"
+            f"The checkpoint {path} is of another model, or of a run with other settings (- saved, + here):\n"
             + "\n".join([*shown, *more, ""])
             + "Use the settings that were saved, or choose another folder for the checkpoints."
         )

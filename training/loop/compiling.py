@@ -64,7 +64,7 @@ class Asked:
             changes["loss_weights"] = (
                 before.get("loss_weights") if self.loss_weights is None else self.loss_weights
             )
-            changes["taken"] = f"trains the loss that the model was compiled with, {_named(before['loss'])}"
+            changes["taken"] = f"the loss is the one that the model was compiled with, {_named(before['loss'])}"
         if self.metrics is None and self.task is None:
             given = before.get("metrics")
             changes["metrics"] = [] if given is None and "loss" in changes else given

@@ -23,7 +23,10 @@ _WRITERS = (
     MLflowLogger,
 )
 # Options with which an optimizer acts only once in several steps.
-_CONDITIONAL = ("gradient_accumulation_steps", "ema_overwrite_frequency")
+_CONDITIONAL = {
+    "gradient_accumulation_steps": "Use larger batches instead",
+    "ema_overwrite_frequency": "Leave it at None: the EMA then replaces the weights at the end of `fit`",
+}
 # The errors that TensorFlow raises when it waits for a worker that is gone.
 _LOST = (
     tf.errors.AbortedError,
@@ -84,13 +87,11 @@ def prepare(
     if jit_compile is True:
         raise ValueError("`jit_compile` must be False or 'auto' with a strategy: XLA cannot compile its steps")
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    for option in _CONDITIONAL:
+    for option, way in _CONDITIONAL.items():
         if value := getattr(inner, option, None):
             raise ValueError(
                 f"Keras optimizers do not support `{option}` under a strategy, because the exchange between "
-                f"replicas would be conditional. Instead of accumulating gradients, use larger batches. Instead "
-                f"of setting `ema_overwrite_frequency`, leave it at None: the EMA then replaces the weights at "
-                f"the end of `fit`. Received: {option}={value}"
+                f"replicas would be conditional. {way}. Received: {option}={value}"
             )
     inside = [strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables]
     if not inside or not all(inside):

@@ -202,11 +202,12 @@ def check_labels(
     whole[void] = VOID
     if bad.any():
         image = first + int(np.flatnonzero(bad.reshape(len(bad), -1).any(1))[0])
+        received = f"Received: {labels[bad].ravel()[0]} for image {image}"
+        if each:
+            raise ValueError(f"`labels` must be 0 or 1 for each of the {classes} labels. {received}")
         raise ValueError(
-            f"`labels` must be whole numbers from 0 to {top - 1}, because the model has "
-            f"{top if not each else classes} {'classes' if not each else 'labels'}. "
-            f"Received: {labels[bad].ravel()[0]} for image {image}. If pixels of this label do not count, pass "
-            "it as `ignore_class`"
+            f"`labels` must be whole numbers from 0 to {top - 1}, because the model has {top} classes. "
+            f"{received}. If pixels of this label do not count, pass it as `ignore_class`"
         )
     return whole.reshape(len(whole), -1, classes or 1) if each else whole.reshape(len(whole), -1)
 

@@ -16,6 +16,7 @@ KINDS = {
     "error": ("multi_class", "binary", "multi_label"),
     "interval": ("regression",),
 }
+_OF_IMAGES = {"multi_class": "class labels", "binary": "class labels", "multi_label": "multi-label models"}
 
 
 def promises_of(
@@ -64,5 +65,5 @@ def _check_fits(name: str, kind: str, maps: bool) -> None:
     if maps and "set" in fitting:
         fitting.remove("set")  # pixels are not exchangeable
     if name not in fitting:
-        what = kind if kind == "regression" else "masks" if maps else f"{kind} images"
+        what = kind if kind == "regression" else "masks" if maps else _OF_IMAGES[kind]
         raise ValueError(f"`{name}` is not a guarantee for {what}. Choose from: {', '.join(fitting)}")

@@ -174,8 +174,8 @@ def source_of(predictor: Any, task: str | None, example: Any, from_logits: bool 
         raise ValueError(f"`task` must be the task of the predictor, {predictor.task!r}. Received: task={task!r}")
     if from_logits not in (None, predictor.from_logits):
         raise ValueError(
-            f"The predictor has from_logits={predictor.from_logits!r}: create it with the other value. "
-            f"Received: from_logits={from_logits!r}"
+            f"The predictor has from_logits={predictor.from_logits!r}: leave `from_logits` out here, or create "
+            f"the predictor with from_logits={from_logits!r}. Received: from_logits={from_logits!r}"
         )
     if predictor.calibration is not None:
         raise ValueError(

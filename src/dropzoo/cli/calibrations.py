@@ -26,11 +26,11 @@ def calibrate(
         list[str] | None,
         typer.Option(
             "--guarantee",
-            help='Repeatable: a guarantee and its largest error rate, such as "miss=0.1". In brackets: what '
-            "counts as an error. For class labels: set (sets of classes without the true one), error (wrong "
-            "answers among those that are not left to a human). For masks: miss (pixels of the class outside the "
-            "outer mask), false (pixels of the inner mask that are not of the class), error. For multi-label "
-            "models and regression, use serving.calibrate in Python.",
+            help="Repeatable: a guarantee and its level, the largest error rate that it allows, such as "
+            '"miss=0.1". In brackets: what counts as an error. For class labels: set (sets of classes without '
+            "the true one), error (wrong answers among those that are not left to a human). For masks: miss "
+            "(pixels of the class outside the outer mask), false (pixels of the inner mask that are not of the "
+            "class), error. For multi-label models and regression, use serving.calibrate in Python.",
         ),
     ] = None,
     data: Annotated[
@@ -42,7 +42,7 @@ def calibrate(
         ),
     ] = None,
     manual_dir: Annotated[
-        str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
+        str | None, typer.Option("--manual-dir", help="Folder with the downloaded archives of --data (TFDS).")
     ] = None,
     sites: Annotated[
         str | None,
@@ -66,7 +66,8 @@ def calibrate(
             "--num-samples",
             min=0,
             help="Number of Monte-Carlo samples; 0 for one pass. The default is 30 if the model has dropout. For "
-            "an ensemble, the number of samples of all members together; by default, the members do not drop.",
+            "an ensemble, the number of samples of all members together; by default, each member answers once, "
+            "without dropout.",
         ),
     ] = None,
     classes: Annotated[

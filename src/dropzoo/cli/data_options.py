@@ -33,8 +33,9 @@ class FolderOptions:
         str | None,
         _option(
             "--masks-as",
-            text="Meaning of mask values: ids, instances (a number for each object, and each object is "
-            "scored separately), threshold or threshold=128, palette or palette=FILE, alpha.",
+            text="Meaning of mask values: ids (class ids), instances (a number for each object, and each object "
+            "is scored separately), threshold or threshold=128 (brighter pixels are foreground), palette or "
+            "palette=FILE (each colour is a class), alpha (opaque pixels are foreground).",
         ),
     ] = None
     ignore_class: Annotated[

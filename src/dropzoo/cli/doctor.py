@@ -101,8 +101,8 @@ def problems(required: dict[str, str], found: dict[str, Any]) -> list[str]:
         said.append(f"TensorFlow cannot be used: {found['error']}")
     if found["backend"] not in (None, "tensorflow"):
         said.append(
-            f"Keras runs on {found['backend']}: layers, models and surgery work; training.Trainer, serving and "
-            "the commands need KERAS_BACKEND=tensorflow"
+            f"Keras runs on {found['backend']}: layers, models, retrofit and RateSchedule work; training.Trainer, "
+            "serving and the commands need KERAS_BACKEND=tensorflow"
         )
     if os.environ.get("TF_USE_LEGACY_KERAS", "0").lower() in ("1", "true"):
         said.append(

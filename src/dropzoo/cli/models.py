@@ -44,7 +44,7 @@ def list_(
         ],
         "data": [
             *((n, "embedded, needs no network") for n in training.list_data()),
-            ("any TFDS name", "such as fashion_mnist; --manual-dir is for archives that you have"),
+            ("any TFDS name", "such as fashion_mnist; --manual-dir is for archives that you have downloaded"),
             ("a folder", "with images/ and masks/, or with one folder per class"),
         ],
     }
@@ -118,9 +118,9 @@ def retrofit(
         list[str] | None,
         typer.Option(
             "--dropout",
-            help='Repeatable: "PLACE=SPEC", or a plan\'s name. A place is the name of a site, or after:, before: '
-            'or before_activation: with the class or the name of a layer; "inside:MODEL after:Conv2D" is for a '
-            "nested model. A spec is a rate (0.1), a layer (drop_block2d:0.1), or none.",
+            help='Repeatable: "PLACE=SPEC", or a plan\'s name. A place is the name of a site, or "after:", '
+            '"before:" or "before_activation:" followed by the class or the name of a layer; "inside:MODEL '
+            'after:Conv2D" is for a nested model. A spec is a rate (0.1), a layer (drop_block2d:0.1), or none.',
         ),
     ] = None,
     strip: Annotated[bool, typer.Option("--strip", help="Remove all dropout instead of adding any.")] = False,

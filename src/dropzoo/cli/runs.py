@@ -37,7 +37,7 @@ def evaluate(
         ),
     ] = None,
     manual_dir: Annotated[
-        str | None, typer.Option("--manual-dir", help="Folder with the archives of --data.")
+        str | None, typer.Option("--manual-dir", help="Folder with the downloaded archives of --data (TFDS).")
     ] = None,
     num_samples: Annotated[
         int,
@@ -76,7 +76,7 @@ def evaluate(
         ),
     ] = None,
     ood_manual_dir: Annotated[
-        str | None, typer.Option("--ood-manual-dir", help="Folder with the archives of --ood.")
+        str | None, typer.Option("--ood-manual-dir", help="Folder with the downloaded archives of --ood (TFDS).")
     ] = None,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
@@ -86,8 +86,9 @@ def evaluate(
 ) -> None:
     """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
-    Images are scaled to the pixel range that the model takes: --input-range, or by default the range of the
-    training images. If that is not known, the model's first layers, such as Rescaling, show the range.
+    Images are scaled to the pixel range of the images that the model was trained on. If that is not known, they
+    are scaled to the range that its first layers show, such as Rescaling, or else to [0, 1]. To set the range
+    yourself, pass --input-range.
 
     If a folder has no split of its own, the test set is the one that training leaves out: the last fifth of each
     class, or the fraction --test-split. To use all images, pass --split all. If the model has a calibration, the
@@ -161,7 +162,8 @@ def export(
             "--num-samples",
             min=0,
             help="Number of Monte-Carlo samples; 0 for a model without dropout. 30 by default. For an ensemble, "
-            "the number of samples of all members together; by default, the members take the place of samples.",
+            "the number of samples of all members together; by default, each member answers once, without "
+            "dropout.",
             show_default=False,
         ),
     ] = None,

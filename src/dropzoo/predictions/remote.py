@@ -110,7 +110,10 @@ def _predictor(connection: _Connection, model: str, version: int | None) -> Pred
     ((_, spec),) = inputs.items()
     sizes = [int(each["size"]) for each in spec["tensor_shape"]["dim"]]
     if len(sizes) != 4:
-        raise ValueError(f"The model takes no images. It takes arrays of {count_of(len(sizes), 'axis', 'axes')}")
+        raise ValueError(
+            f"The model takes no images. It takes arrays of {count_of(len(sizes), 'axis', 'axes')}. Send requests "
+            f"to: {connection.address}{path}:predict"
+        )
     sizes_or_open = tuple(None if size < 0 else size for size in sizes)
     described = info.get("inputs") or [{}]
     pixels = Pixels(**(described[0].get("pixels") or {}))

@@ -38,6 +38,13 @@ FORMATS = ("png", "tiff", "npz")
 _VALUES = {"entropy": "predictive_entropy", "probabilities": "mean", "values": "mean"}
 _OF_VALUES = ("values", "deviation", "lower", "upper")
 _PICTURES = ("overlay", "picture")
+_INTERVAL = 'Calibrate the model with the guarantee "interval" first: serving.calibrate, in Python'
+_WAYS = {
+    "outer": 'Calibrate the model with the guarantee "miss" first: dropzoo calibrate',
+    "inner": 'Calibrate the model with the guarantee "false" first: dropzoo calibrate',
+    "lower": _INTERVAL,
+    "upper": _INTERVAL,
+}
 _MOST = {"overlay": 4096, "picture": 1024}  # pixels of the longer side of a picture
 
 #: A function that takes a slice of rows and the statistics of these rows.
@@ -159,12 +166,7 @@ def values_of(kind: str, strip: Arrays, several: bool = False) -> np.ndarray:
     strip = with_deviation(strip) if kind == "deviation" else strip
     name = _VALUES.get(kind, kind)
     if name not in strip:
-        calibrated = kind in ("inner", "outer", "lower", "upper")
-        way = (
-            "Calibrate the model with such a guarantee first: dropzoo calibrate"
-            if calibrated
-            else "It has no dropout, or its export has no samples"
-        )
+        way = _WAYS.get(kind, "It has no dropout, or its export has no samples")
         raise ValueError(f"The model has no output {kind!r}. {way}")
     values = strip[name]
     return values.astype(np.uint8) if values.dtype == bool else values

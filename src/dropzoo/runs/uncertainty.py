@@ -130,7 +130,7 @@ def load_foreign(
     if data.info.input_shape[2] != channels:
         raise ValueError(
             f"The images of {name!r} have {count_of(data.info.input_shape[2], 'channel')}, but the model "
-            f"takes {channels}"
+            f"takes {channels}. Pass another data set"
         )
     if data.test is not None:
         return Foreign(name, "test", data.test)

@@ -139,7 +139,7 @@ def in_words(found: Recommendation) -> list[str]:
         f"Validation images, {_runs(runs)} of {chosen.epochs} epochs: {values}.",
     ]
     if found.partly_failed:
-        lines.append(f"Plans left out because some of their trials failed: {found.partly_failed}.")
+        lines.append(f"Configurations left out because some of their trials failed: {found.partly_failed}.")
     if found.effect is None and chosen.is_baseline:
         lines.append(_why_nothing(found))
     elif found.effect is None:
@@ -167,8 +167,8 @@ def in_words(found: Recommendation) -> list[str]:
     lines += _was_it_long_enough(found)
     if found.compared > 2:
         lines.append(
-            f"The plan was chosen among {found.compared} plans on the same validation images, so its figures look "
-            "better than they are. The intervals do not take this into account."
+            f"The plan was chosen among {found.compared} configurations on the same validation images, so its "
+            "figures look better than they are. The intervals do not take this into account."
         )
     return lines
 
@@ -200,7 +200,7 @@ def _why_nothing(found: Recommendation) -> str:
 
 def _effect(found: Interval) -> str:
     if found.half is None:
-        return f"{found.mean:+.4f}, of {_runs(found.count)}"
+        return f"{found.mean:+.4f}, from {count_of(found.count, 'pair')}"
     return f"{found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}, from {found.count} pairs"
 
 

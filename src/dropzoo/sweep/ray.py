@@ -201,7 +201,10 @@ def _share(workers: int | None, resources: dict[str, float]) -> tuple[dict[str, 
     names = {"cpu": "CPU", "gpu": "GPU"}
     if not any(all(node.get(names.get(n, n), 0) >= need for n, need in share.items()) for node in nodes):
         wanted = ", ".join(f"{name}={need:g}" for name, need in share.items())
-        raise ValueError(f"No machine of the cluster has the resources for one trial: {wanted}")
+        raise ValueError(
+            f"No machine of the cluster has the resources for one trial: {wanted}. Pass smaller `resources` "
+            "(--resource)"
+        )
     return share, at_once
 
 

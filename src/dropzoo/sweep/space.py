@@ -191,8 +191,8 @@ class Space(Settings):
             for name, usual in (("augment", (False,)), ("label_smoothing", (0.0,))):
                 if name in settings and getattr(self, f"{name}s") != usual:
                     raise ValueError(
-                        f"The recipe {in_words(recipe)!r} has its own `{name}`, so the sweep can have no other "
-                        f"values of it. Leave out `{name}s` (--{name.replace('_', '-')})"
+                        f"The recipe {in_words(recipe)!r} has its own `{name}`, so the sweep cannot vary it. "
+                        f"Leave out `{name}s` (--{name.replace('_', '-')})"
                     )
 
     @property

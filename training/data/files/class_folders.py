@@ -88,6 +88,6 @@ def _doubt_inner_classes(table: Table, folders: Sequence[Path]) -> None:
     shared = sorted(set.intersection(*inner)) if inner else []
     if len(shared) > 1 and not any(split_of(name) for name in shared):
         table.doubts.append(
-            f"All class folders hold the same folders: {some(shared)}. If these are the classes, pass one of the "
-            f"folders as the data, such as {folders[0]}"
+            f"All class folders hold the same subfolders: {some(shared)}. If the subfolders are the classes, pass "
+            f"one of the class folders as the data, such as {folders[0]}"
         )

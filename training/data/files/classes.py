@@ -271,7 +271,10 @@ def _mask_names(
         if len(names) >= count and len(names) <= count + 64:
             table.notes.append(f"The names of the classes come from {path}")
             return tuple(names)
-        void = f". If {count - 1} marks pixels that do not count, pass --ignore-class {count - 1}"
+        void = (
+            f". If {count - 1} marks pixels that do not count, pass ignore_class={count - 1} (--ignore-class "
+            f"{count - 1})"
+        )
         table.doubts.append(
             f"{path} names {len(names)} classes, but masks hold ids up to {count - 1}; the file is not used"
             + void * (len(names) == count - 1)

@@ -130,7 +130,7 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
                 if few
                 else "These are too many for classes: is the file a photograph, or a mask that was saved as JPEG "
                 "or resized? Pass the original mask, or a file of colours, so that each pixel gets the class of "
-                "the nearest colour: --masks-as palette=FILE"
+                "the nearest colour: masks_as='palette=FILE' (--masks-as palette=FILE)"
             )
         )
     return stored[..., 0]

@@ -120,7 +120,9 @@ def _refuse_leaks(table: Table) -> None:
     if leaks:
         shown = some([f"{group} ({', '.join(sorted(splits[group]))})" for group in leaks])
         raise ValueError(
-            f"Each group must be in one split. Received {count_of(len(leaks), 'group')} in several: {shown}"
+            "Each group must be in one split. "
+            f"Received: {count_of(len(leaks), 'group')} in several splits: {shown}. "
+            "Give all images of a group the same split"
         )
 
 
