@@ -87,7 +87,7 @@ def _settled(shown: Pixels | None, said: tuple[float, float] | None) -> Pixels:
     if shown is not None:
         warnings.warn(
             f"The model takes pixels from {shown.words}. Received: input_range={said!r}, which is used "
-            "anyway. Leave `input_range` out unless the model was trained on images in this range",
+            "anyway. Leave `input_range` (--input-range) out unless the model was trained on images in this range",
             stacklevel=4,
         )
     return found.of_range(low, high)

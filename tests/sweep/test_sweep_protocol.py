@@ -52,14 +52,14 @@ def test_the_recommendation_is_made_on_the_calibrated_nll():
         ({"curve": FALLING}, "lowest in the last of 4 epochs"),
         ({"curve": []}, ""),
         ({"curve": [0.5]}, ""),
-        ({"train": 0.8, "validation": 0.78}, "the models underfit; try more epochs before more dropout"),
-        ({"train": 0.8, "validation": 0.78, "curve": FALLING}, "the models underfit"),
+        ({"train": 0.8, "validation": 0.78}, "than to 1. Try more epochs before more dropout."),
+        ({"train": 0.8, "validation": 0.78, "curve": FALLING}, '" underfits: after '),
         ({"train": 0.8, "validation": 0.6}, ""),  # far from fitted, but the gap is larger
         ({"train": 0.97, "validation": 0.965}, ""),
         ({"train": float("nan")}, ""),
         (
             {"train": 0.6, "validation": 0.58, "score": "mean_iou"},
-            "the training mean IoU is closer to the validation mean IoU than to 1",
+            "its training mean IoU is closer to the validation mean IoU than to 1",
         ),
     ],
 )

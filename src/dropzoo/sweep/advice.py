@@ -178,8 +178,9 @@ def _was_it_long_enough(found: Recommendation) -> list[str]:
     compared = [c for c in (found.baseline or found.chosen, found.runner_up) if c is not None]
     if (short := next((each for each in compared if each.underfits), None)) is not None:
         return [
-            f"Warning: the models underfit; try more epochs before more dropout. After {short.epochs} epochs, the "
-            f"training {title(short.score)} is closer to the validation {title(short.score)} than to 1."
+            f'Warning: "{short.full_label}" underfits: after {short.epochs} epochs, its training '
+            f"{title(short.score)} is closer to the validation {title(short.score)} than to 1. Try more epochs "
+            "before more dropout."
         ]
     if (short := next((each for each in compared if each.ends_at_its_best), None)) is not None:
         return [
