@@ -8,10 +8,11 @@ FOLDER holds the data sets. Each row is one run in runs/accuracy/NAME: a row tha
 started again, log.csv has the course, and figures.json the figures with the seconds that the training took in all.
 For nuclei and membranes, which look alike from all sides, the mean over the eight flips and turns of an image is
 judged (`serving.TestTimeAugmentation`), and the figures of one pass are printed too.
-`--epochs 2` tries a row out, in a folder of its own.
+`--epochs 2` tries a row out, in a folder of its own. Results of whole rows: benchmarks/results/accuracy.csv.
 """
 
 import argparse
+import csv
 import dataclasses
 import os
 import time
@@ -24,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 
+from _shared import write_csv
 from dropzoo import serving
 from dropzoo.runs.comparison import Wanted, compare
 from dropzoo.runs.config import RunConfig
@@ -32,6 +34,8 @@ from dropzoo.runs.evaluation import evaluate_with
 from dropzoo.runs.files import read_json, write_json
 from dropzoo.runs.loading import load_run_for
 from dropzoo.runs.run import train_run
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.csv"
 
 
 @dataclass(frozen=True)
@@ -135,10 +139,12 @@ def train(name: str, data: Path, epochs: int | None, out: Path, say: Callable[[s
     model, config, loaded = load_run_for(folder)
     compare(model, loaded, Wanted(per=row.per), Console().print)
     figures = judged(read_json(folder / "results.json"), loaded.info.task)
+    ways = {"one pass": figures}
     if row.turned:
         say(f"{name}: one pass: {figures}")
         turned = serving.TestTimeAugmentation(model, TURNS)
         figures = judged(evaluate_with(turned, judged_images(loaded), loaded.info), loaded.info.task)
+        ways["flips and turns"] = figures
     for figure, bound in row.must.items():
         found = figures[figure]
         good = found <= bound if "error" in figure else found >= bound
@@ -146,6 +152,15 @@ def train(name: str, data: Path, epochs: int | None, out: Path, say: Callable[[s
     seconds = read_json(clock)["seconds"]
     say(f"{name}: {seconds / 60:.0f} minutes in all")
     write_json(folder / "figures.json", {**figures, "seconds": seconds})
+    if epochs is None:
+        rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
+        minutes = round(seconds / 60)
+        new = [{"name": name, "way": way, "minutes": minutes, **_rounded(each)} for way, each in ways.items()]
+        write_csv(RESULTS, [*(each for each in rows if each["name"] != name), *new])
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {figure: round(value, 4) for figure, value in figures.items()}
 
 
 def judged(results: dict[str, Any], task: str) -> dict[str, float]:
