@@ -156,7 +156,7 @@ def answering(answer: bytes):
     [
         (b"HTTP/1.1 200 OK\r\n\r\n<html>Jupyter</html>", "<html>Jupyter</html>"),
         (b'HTTP/1.1 200 OK\r\n\r\n{"detail": "ok"}', "{'detail': 'ok'}"),
-        (b"HTTP/1.1 404 Not Found\r\n\r\nno such page", "status 404, no such page"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\nno\n such page", "status 404, no such page"),
         (b"SSH-2.0-OpenSSH\r\n", "BadStatusLine, SSH-2.0-OpenSSH"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "IncompleteRead"),
     ],
@@ -166,3 +166,11 @@ def test_an_address_where_another_program_answers(answer, said):
         remote.connect(address)
     assert f"Expected a dropzoo server at {address}. Received another answer: {said}" in str(error.value)
     assert "Pass the address that dropzoo serve prints" in str(error.value)
+
+
+def test_a_server_that_closes_the_connection_does_not_answer():
+    with (
+        answering(b"") as address,
+        pytest.raises(ValueError, match=f"{address} does not answer: Remote end closed"),
+    ):
+        remote.connect(address)

@@ -39,8 +39,9 @@ class _Connection:
         except ValueError:
             raise self.other(answer[:200].decode(errors="replace")) from None
 
-    def other(self, said: object) -> ValueError:
+    def other(self, said: str) -> ValueError:
         """Returns the error for something at the address that answers as no dropzoo server does."""
+        said = " ".join(said.split())  # of a page in HTML
         return ValueError(
             f"Expected a dropzoo server at {self.address}. Received another answer: {said}. Pass the address that "
             "dropzoo serve prints, such as http://127.0.0.1:8501"
@@ -64,12 +65,12 @@ class _Connection:
                 raise self.other(f"status 404, {said}") from error
             way = " (pass --token, or set DROPZOO_TOKEN)" if error.code == 401 else ""
             raise ValueError(f"The server refused the request with status {error.code}: {said}{way}") from error
-        except http.client.HTTPException as error:  # another protocol, or a connection that broke off
-            raise self.other(f"{type(error).__name__}, {str(error).strip()}") from error
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", error)
             said = f"The server at {self.address} does not answer: {reason}. Start it with dropzoo serve"
             raise ValueError(said) from error
+        except http.client.HTTPException as error:  # another protocol, or an answer that broke off
+            raise self.other(f"{type(error).__name__}, {error}") from error
 
 
 def connect(address: str, token: str | None = None) -> Predictor:
