@@ -58,6 +58,10 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
         unfinished.write_text("half")
         raise KeyError
     assert path.read_text() == "one" and list(path.parent.iterdir()) == [path]
+    with pytest.raises(ValueError, match="Expected the path of a file to write. Received the folder"):
+        with whole_file(path.parent):
+            pass
+    assert list(tmp_path.iterdir()) == [path.parent]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

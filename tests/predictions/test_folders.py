@@ -4,6 +4,9 @@ The rule: a folder may be searched and written to at once, and what was written 
 their order, and an image whose files cannot be written fails alone.
 """
 
+import dataclasses
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -59,6 +62,41 @@ def test_outputs_beside_the_images(folder, monkeypatch, paths, out, count):
     assert again.skipped == count and again.rows == first.rows
     anew = predict_into(PREDICTOR, paths, Plan(**{**vars(plan), "overwrite": True}))
     assert len(anew.rows) == count and not anew.skipped
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a permission there")
+def test_linked_folders_are_searched_as_in_training(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("store")
+    Image.fromarray(np.full((6, 5), 100, "uint8")).save(other / "c.png")
+    (folder / "link").symlink_to(other)
+    (folder / "circle").symlink_to(folder)
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    names = {str(each.name) for each in find_images([folder])}
+    assert names == {"a", "deep/b", "link/c", "gone"}
+    report = predict_into(PREDICTOR, [folder], Plan(folder / "out", ("mask",)))
+    assert len(report.written) == 3 and "Cannot read" in str(report.failed[0][1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("given", [".", "*.png", "K\udcf6ln.png"])
+def test_a_name_that_is_not_in_utf_8_is_refused_before_anything_is_written(folder, given, monkeypatch):
+    monkeypatch.chdir(folder)
+    os.rename("a.png", "K\udcf6ln.png")
+    plan = Plan(Path("out"), ("mask",), table=Path("out/predictions.csv"))
+    with pytest.raises(ValueError, match=r"must be in UTF-8. Received: b'K\\xf6ln.png'. Rename"):
+        predict_into(PREDICTOR, [given], plan)
+    assert not Path("out").exists()
+
+
+def test_what_a_model_cannot_give_is_refused_before_anything_is_written(folder):
+    """An export without a calibration and without samples."""
+    exported = dataclasses.replace(PREDICTOR, outputs=frozenset({"probabilities", "classes"}))
+    for kind in ("outer", "inner", "mutual_information", "deviation"):
+        with pytest.raises(ValueError, match=f"The model has no output '{kind}'"):
+            predict_into(exported, [folder], Plan(folder / "out", ("mask", kind), table=folder / "out" / "t.csv"))
+    assert not (folder / "out").exists()
+    calibrated = dataclasses.replace(exported, outputs=frozenset({"mean", "outer", "mutual_information"}))
+    assert not calibrated.lacks("outer") and not calibrated.lacks("mutual_information")
 
 
 def answer(name: str, strips: object = (), error: Exception | None = None) -> Answer:

@@ -1,6 +1,9 @@
 """A server as a predictor: what it must be, and which options it cannot follow."""
 
+import contextlib
 import io
+import socketserver
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,3 +123,54 @@ def test_a_version_in_the_address_is_refused():
 def test_options_that_a_server_cannot_follow(options, named, capsys):
     status, _, error = run(capsys, "predict", "a.png", "--server", "http://127.0.0.1:9", *options)
     assert status == 2 and f"cannot be used: {named}. Leave them out" in error.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:85o1", "http://127.0.0.1:99999", "http://[::1", "http://my host:8501", "ftp://x", "//"],
+)
+def test_what_is_no_address(address):
+    with pytest.raises(ValueError, match="A server's address must look like http://127.0.0.1:8501"):
+        remote.connect(address)
+
+
+@contextlib.contextmanager
+def answering(answer: bytes):
+    """Gives the address of a server that answers every request with these bytes."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(4096)
+            self.request.sendall(answer)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer, said",
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>Jupyter</html>", "<html>Jupyter</html>"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"detail": "ok"}', "{'detail': 'ok'}"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\nno\n such page", "status 404, no such page"),
+        (b"SSH-2.0-OpenSSH\r\n", "BadStatusLine, SSH-2.0-OpenSSH"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "IncompleteRead"),
+    ],
+)
+def test_an_address_where_another_program_answers(answer, said):
+    with answering(answer) as address, pytest.raises(ValueError) as error:
+        remote.connect(address)
+    assert f"Expected a dropzoo server at {address}. Received another answer: {said}" in str(error.value)
+    assert "Pass the address that dropzoo serve prints" in str(error.value)
+
+
+def test_a_server_that_closes_the_connection_does_not_answer():
+    with (
+        answering(b"") as address,
+        pytest.raises(ValueError, match=f"{address} does not answer: Remote end closed"),
+    ):
+        remote.connect(address)

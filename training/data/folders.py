@@ -55,7 +55,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
         value_range=reading.value_range,
         meaning=meaning,
         classes=classes,
-        ids="uint8" if max(len(names) - 1, ignored or 0) < 256 else "int32",
+        ids="uint8" if len(names) <= 256 and 0 <= (ignored or 0) < 256 else "int32",
         ignore_class=ignored,
     )
     summary = summarise(table, names, facts, pixels, reader)

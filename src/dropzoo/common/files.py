@@ -26,6 +26,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     Yields:
         The temporary path, in the same folder.
 
+    Raises:
+        ValueError: If the path is that of a folder.
+
     Example:
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "figures.json"
@@ -34,6 +37,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     >>> path.read_text(), [file.name for file in path.parent.iterdir()]
     ('{}', ['figures.json'])
     """
+    if path.is_dir():
+        raise ValueError(f"Expected the path of a file to write. Received the folder {path}. Add a file name")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     try:

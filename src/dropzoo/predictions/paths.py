@@ -8,7 +8,13 @@ from pathlib import Path
 
 from dropzoo.common.claims import without_claimed
 from dropzoo.common.words import count_of
-from dropzoo.training.data.files.listing import folders_in, has_images, is_mask_folder
+from dropzoo.training.data.files.listing import (
+    Listing,
+    folders_in,
+    has_images,
+    is_mask_folder,
+    refuse_undecoded,
+)
 from dropzoo.training.data.files.pair_folders import IMAGES
 from dropzoo.training.data.images import IMAGE_SUFFIXES
 
@@ -29,9 +35,10 @@ class Found:
 def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[Found]:
     """Returns the image files that paths name, in the order of the paths and by name within a folder.
 
-    A folder is searched with all folders in it. In a data set, a folder with `images` and `masks`, the masks are
-    left out. So are unfinished files, and the files that the commands wrote, which their journals in the folders
-    above list. A path with `*`, `?` or `[` is a pattern if it is not a file; `**` stands for any folders.
+    A folder is searched with all folders in it, also those that it links to. In a data set, a folder with `images`
+    and `masks`, the masks are left out. So are unfinished files, and the files that the commands wrote, which
+    their journals in the folders above list. A path with `*`, `?` or `[` is a pattern if it is not a file; `**`
+    stands for any folders.
 
     Args:
         paths: Files, folders and patterns.
@@ -39,12 +46,14 @@ def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[
             if there is none.
 
     Raises:
-        ValueError: If a path does not exist, a pattern matches nothing, or a folder holds no images.
+        ValueError: If a path does not exist, a pattern matches nothing, a folder holds no images, or a name is not
+            in UTF-8.
     """
     found: dict[Path, Found] = {}
     for path in (Path(each).expanduser() for each in paths):
         for each in _in_path(path, None if avoid is None or _lies_in(path, avoid) else avoid.resolve()):
             found.setdefault(each.path.resolve(), each)
+    refuse_undecoded(each.path for each in found.values())
     return list(found.values())
 
 
@@ -66,23 +75,29 @@ def _in_path(path: Path, avoid: Path | None) -> list[Found]:
 
 def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:
     """The images among files: neither outputs of the commands nor files that were not finished."""
-    images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and not _within(each, avoid)]
-    return without_claimed(each for each in images if not each.stem.endswith(".unfinished"))
+    images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and _is_wanted(each, avoid)]
+    return without_claimed(images)
+
+
+def _is_wanted(file: Path, avoid: Path | None) -> bool:
+    return not _within(file, avoid) and not file.stem.endswith(".unfinished")
 
 
 def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
-    files = [each for each in sorted(folder.rglob("*")) if each.is_file()]
-    inside = [each for each in files if not any(part.startswith(".") for part in each.relative_to(folder).parts)]
+    listing = Listing()
+    files = listing.images(folder)
     is_of_masks = functools.cache(_is_folder_of_masks)
     images = [
         each
-        for each in _images(inside, avoid)
-        if not any(
+        for each in files
+        if _is_wanted(each, avoid)
+        and not any(
             is_of_masks(parent) for parent in each.parents if parent != folder and parent.is_relative_to(folder)
         )
     ]
     if not images:
-        others = f" It holds {count_of(len(inside), 'other file')}." if inside else ""
+        count = len(files) + listing.made + sum(listing.left_out.values())
+        others = f" It holds {count_of(count, 'other file')}." if count else ""
         raise ValueError(f"The folder {folder} holds no images (files that end in {_suffixes()}).{others}")
     return [Found(each, each.relative_to(folder).with_suffix("")) for each in images]
 

@@ -1,6 +1,8 @@
 """A running server as a predictor: images are sent as arrays, and the answers come back as arrays."""
 
+import contextlib
 import hashlib
+import http.client
 import io
 import json
 import urllib.error
@@ -31,7 +33,19 @@ class _Connection:
 
     def get(self, path: str = "") -> Any:
         """Returns the JSON at a path."""
-        return json.loads(self.send(path, None, {}))
+        answer = self.send(path, None, {})
+        try:
+            return json.loads(answer)
+        except ValueError:
+            raise self.other(answer[:200].decode(errors="replace")) from None
+
+    def other(self, said: str) -> ValueError:
+        """Returns the error for something at the address that answers as no dropzoo server does."""
+        said = " ".join(said.split())  # of a page in HTML
+        return ValueError(
+            f"Expected a dropzoo server at {self.address}. Received another answer: {said}. Pass the address that "
+            "dropzoo serve prints, such as http://127.0.0.1:8501"
+        )
 
     def send(self, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
         """Returns the answer to a request, or raises a ValueError with what the server says."""
@@ -47,12 +61,16 @@ class _Connection:
                 said = json.loads(said)["error"]
             except (ValueError, KeyError, TypeError):
                 said = said[:200]
+            if error.code == 404 and path == "/v1/models":
+                raise self.other(f"status 404, {said}") from error
             way = " (pass --token, or set DROPZOO_TOKEN)" if error.code == 401 else ""
             raise ValueError(f"The server refused the request with status {error.code}: {said}{way}") from error
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", error)
             said = f"The server at {self.address} does not answer: {reason}. Start it with dropzoo serve"
             raise ValueError(said) from error
+        except http.client.HTTPException as error:  # another protocol, or an answer that broke off
+            raise self.other(f"{type(error).__name__}, {error}") from error
 
 
 def connect(address: str, token: str | None = None) -> Predictor:
@@ -67,19 +85,17 @@ def connect(address: str, token: str | None = None) -> Predictor:
         ValueError: If nothing answers there, several models are served and none is named, or the model does not
             take one image.
     """
-    parts = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError(
-            f"A server's address must look like http://127.0.0.1:8501 (--server). Received: {address!r}"
-        )
-    base, _, rest = parts.geturl().rstrip("/").partition("/v1/models")
+    base, _, rest = _checked(address).rstrip("/").partition("/v1/models")
     connection = _Connection(base, token)
     name, _, version = rest.strip("/").partition(":")[0].partition("/")
     if version:
         raise ValueError(
             f"`dropzoo predict` uses the newest version of a model. Leave out /{version}: {base}/v1/models/{name}"
         )
-    models = {each["name"]: each.get("versions") or [] for each in connection.get("/v1/models")["models"]}
+    found = connection.get("/v1/models")
+    if not isinstance(found, dict) or "models" not in found:
+        raise connection.other(str(found)[:200])
+    models = {each["name"]: each.get("versions") or [] for each in found["models"]}
     names = list(models)
     if not name and len(names) != 1:
         raise ValueError(f"The server has several models: {', '.join(names)}. Name one: {base}/v1/models/NAME")
@@ -87,6 +103,16 @@ def connect(address: str, token: str | None = None) -> Predictor:
     if name not in names:
         raise unknown("model of the server", name, names)
     return _predictor(connection, name, max(map(int, models[name]), default=None))
+
+
+def _checked(address: str) -> str:
+    """Returns an address with its scheme, or raises a ValueError if it is none."""
+    with contextlib.suppress(ValueError):  # of brackets that do not close, or a port that is no number
+        parts = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if fits and not any(sign.isspace() for sign in address):
+            return parts.geturl()
+    raise ValueError(f"A server's address must look like http://127.0.0.1:8501 (--server). Received: {address!r}")
 
 
 def _predictor(connection: _Connection, model: str, version: int | None) -> Predictor:
@@ -143,4 +169,6 @@ def _predictor(connection: _Connection, model: str, version: int | None) -> Pred
     of_pixels = is_of_pixels([int(each["size"]) for each in outputs[name]["tensor_shape"]["dim"]])
     count = int(info.get("num_samples") or 1) if verb == "predict_mc" else 1
     served = f"{model}, version {version or 'unknown'}, {digest}"
-    return Predictor(predict, shape, names, pixels, num_samples=count, is_map=of_pixels, task=task, served=served)
+    facts: dict[str, Any] = {"num_samples": count, "is_map": of_pixels, "task": task, "served": served}
+    facts |= {"outputs": frozenset(signatures[verb]["outputs"] if verb in signatures else outputs)}
+    return Predictor(predict, shape, names, pixels, **facts)

@@ -13,7 +13,7 @@ from dropzoo.predictions.paths import Found, Names, find_images
 from dropzoo.predictions.reading import Page, pages_of
 from dropzoo.predictions.summary import Row, urgency
 from dropzoo.predictions.table import Journal, check_table, write_table
-from dropzoo.predictions.writing import files_of, kinds_for, writing
+from dropzoo.predictions.writing import check_given, files_of, kinds_for, writing
 from dropzoo.runs.predictor import Predictor
 
 
@@ -114,13 +114,14 @@ def predict_into(
         seen: Function that is called with the key and the first file of each image for which files were written.
 
     Raises:
-        ValueError: If there are no images, an output would overwrite an image or a file of another origin, or the
-            folder holds predictions with other settings.
+        ValueError: If there are no images, the model does not give what is to be saved, an output would overwrite
+            an image or a file of another origin, or the folder holds predictions with other settings.
     """
     if plan.out.is_file():
         raise ValueError(f"`out` (--out) must be a folder. Received the file {plan.out}")
     sampled = predictor.num_samples > 1
     kinds = kinds_for(predictor.task, plan.kinds, sampled) if predictor.is_map else ()
+    check_given(kinds, predictor)
     report = Report(table=None if plan.table is None else check_table(plan.table))
     journal = None if plan.table is None else _journal(plan, plan.table, bool(kinds))
     found = find_images(paths, plan.out)

@@ -1,7 +1,7 @@
 """Writes what was predicted for an image into files of its size, from strips of the image."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dropzoo.predictions.answers import Answer
 from dropzoo.predictions.summary import labels_of
 from dropzoo.predictions.tags import Tags
 from dropzoo.predictions.values import with_deviation
+from dropzoo.runs.predictor import GUARANTEED, Predictor
 from dropzoo.runs.statistics import Arrays
 
 #: The outputs that can be saved, with a description of each.
@@ -36,15 +37,9 @@ KINDS = {
 FORMATS = ("png", "tiff", "npz")
 
 _VALUES = {"entropy": "predictive_entropy", "probabilities": "mean", "values": "mean"}
+_SAMPLED = {"mutual_information": "mutual_information", "deviation": "variance"}
 _OF_VALUES = ("values", "deviation", "lower", "upper")
 _PICTURES = ("overlay", "picture")
-_INTERVAL = 'Calibrate the model with the guarantee "interval" first: serving.calibrate, in Python'
-_WAYS = {
-    "outer": 'Calibrate the model with the guarantee "miss" first: dropzoo calibrate',
-    "inner": 'Calibrate the model with the guarantee "false" first: dropzoo calibrate',
-    "lower": _INTERVAL,
-    "upper": _INTERVAL,
-}
 _MOST = {"overlay": 4096, "picture": 1024}  # pixels of the longer side of a picture
 
 #: A function that takes a slice of rows and the statistics of these rows.
@@ -91,6 +86,23 @@ def kinds_for(task: str, wanted: Sequence[str] | None, sampled: bool = True) -> 
             f"A model with task={task!r} has no output {wrong[0]!r}. Pass --save with some of: {', '.join(there)}"
         )
     return default if wanted is None else tuple(wanted)
+
+
+def check_given(kinds: Iterable[str], predictor: Predictor) -> None:
+    """Raises a ValueError if a model cannot give a kind of output, before it answers."""
+    for kind in kinds:
+        statistic = _SAMPLED.get(kind, kind)
+        if (kind in GUARANTEED or kind in _SAMPLED) and predictor.lacks(statistic):
+            raise _lacking(kind)
+
+
+def _lacking(kind: str) -> ValueError:
+    guarantee = GUARANTEED.get(kind)
+    way = "It has no dropout, or its export has no samples"
+    if guarantee is not None:
+        tool = "serving.calibrate, in Python" if guarantee == "interval" else "dropzoo calibrate"
+        way = f'Calibrate the model with the guarantee "{guarantee}" first: {tool}'
+    return ValueError(f"The model has no output {kind!r}. {way}")
 
 
 def files_of(
@@ -166,8 +178,7 @@ def values_of(kind: str, strip: Arrays, several: bool = False) -> np.ndarray:
     strip = with_deviation(strip) if kind == "deviation" else strip
     name = _VALUES.get(kind, kind)
     if name not in strip:
-        way = _WAYS.get(kind, "It has no dropout, or its export has no samples")
-        raise ValueError(f"The model has no output {kind!r}. {way}")
+        raise _lacking(kind)
     values = strip[name]
     return values.astype(np.uint8) if values.dtype == bool else values
 

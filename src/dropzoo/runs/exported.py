@@ -27,6 +27,7 @@ class Export:
         pixels: As the argument.
         samples: Bool, whether it draws Monte-Carlo samples.
         output_shape: The shape of its output, with the batch.
+        outputs: The names of its answers.
 
     Raises:
         ValueError: If it has several inputs or outputs, or takes no image.
@@ -53,6 +54,7 @@ class Export:
         self.input_shape, self.pixels = shape, pixels
         self.samples = "predict_mc" in self._signatures
         self.output_shape = tuple(outputs[self._name].shape)
+        self.outputs = frozenset(self._signatures["predict_mc"].structured_outputs if self.samples else outputs)
 
     def __call__(self, images: np.ndarray) -> Arrays:
         """Returns the statistics of float32 images in [0, 1], `(batch, height, width, channels)`."""

@@ -13,6 +13,9 @@ from dropzoo.common.words import count_of
 from dropzoo.runs.statistics import Arrays, arranged
 from dropzoo.training.data.images import read_images
 
+#: The answers of a calibration that masks and maps have, with the guarantee that each is about.
+GUARANTEED = {"outer": "miss", "inner": "false", "lower": "interval", "upper": "interval"}
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -40,6 +43,8 @@ class Predictor:
         task: The output kind: `"multi_class"`, `"binary"`, `"multi_label"` or `"regression"`.
         served: Str. The name and the version of the model on a server, with a digest of its facts; empty for a
             model on the disk.
+        outputs: The names of the statistics that an export returns; None for a model, whose sampler and
+            calibration show them.
     """
 
     predict: Callable[[np.ndarray], Arrays]
@@ -54,6 +59,7 @@ class Predictor:
     value_range: tuple[float, float] | None = None
     task: str = "multi_class"
     served: str = ""
+    outputs: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.value_range is None:  # runs that are older than this record have it in their config
@@ -73,6 +79,16 @@ class Predictor:
     def has_classes(self) -> bool:
         """Whether each image or pixel has exactly one class, which excludes multi-label models and regressions."""
         return self.task in ("multi_class", "binary")
+
+    def lacks(self, statistic: str) -> bool:
+        """Returns whether no answer can have a statistic: `"variance"`, `"mutual_information"`, `"outer"`, ..."""
+        if self.outputs is not None:
+            return statistic not in self.outputs
+        if statistic in GUARANTEED:
+            made = {} if self.calibration is None else self.calibration.guarantees
+            return self.sampler is not None and GUARANTEED[statistic] not in made
+        of_samples = statistic in ("variance", "mutual_information")
+        return of_samples and isinstance(self.sampler, serving.Ensemble) and self.num_samples < 2
 
     def read(self, path: Path) -> np.ndarray:
         """Returns an image file as this model takes it: float32 `(height, width, channels)` in [0, 1].

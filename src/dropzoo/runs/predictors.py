@@ -196,4 +196,5 @@ def _from_saved_model(path: Path, input_range: tuple[float, float] | None, task:
         num_samples=int(info.get("num_samples") or 1) if export.samples else 1,
         is_map=is_of_pixels(export.output_shape),
         task=kind,
+        outputs=export.outputs,
     )

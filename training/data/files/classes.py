@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dropzoo.common.words import count_of
 from dropzoo.training.data.files.broken import refuse_broken
 from dropzoo.training.data.files.colours import Palette, find_colours, palette_of, read_names, read_palette
 from dropzoo.training.data.files.headers import Facts
-from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, settle
+from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meaning, refuse_negative, settle
 from dropzoo.training.data.files.overlaps import doubt_overlaps
 from dropzoo.training.data.files.table import Drawn, Reading, Sample, Table, some
 from dropzoo.training.data.files.threads import map_files
@@ -54,6 +55,7 @@ def find_classes(
     elif meaning.kind == "palette" and reading.masks_as == "palette":
         table.notes.append(f"The colours of the classes come from {palette_file}")
     found = _looked_at(table, meaning, facts, reading.broken == "skip")
+    refuse_negative(found, reading.ignore_class)
     _refuse_sizes(table, facts, found)
     _refuse_alpha(table, found, meaning)
     classes = _drawn(table, found) if table.class_names else settle(found, reading.ignore_class, meaning)
@@ -153,6 +155,7 @@ def _occurring(samples: list[Sample]) -> Palette:
 
 
 def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -> None:
+    """Raises a ValueError for a mask of another size than its image; doubts masks of images that EXIF turns."""
     wrong = [
         (sample, each)
         for sample, each in zip(table.samples, found, strict=True)
@@ -164,7 +167,13 @@ def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -
         raise ValueError(
             f"A mask must have its image's height and width. Received: {sample.image} of "
             f"{facts[sample.image].height}x{facts[sample.image].width} with {each.path} of "
-            f"{each.size[0]}x{each.size[1]}{more}"
+            f"{each.size[0]}x{each.size[1]}{more}. {facts[sample.image].way_to_size}"
+        )
+    turned = list(dict.fromkeys(str(sample.image) for sample in table.samples if facts[sample.image].turned))
+    if turned:
+        table.doubts.append(
+            f"{count_of(len(turned), 'image is', 'images are')} turned upright by the EXIF orientation, and masks "
+            f"are used as they are stored: {some(turned, 2)}. `dropzoo inspect --out` shows whether they fit"
         )
 
 

@@ -39,6 +39,7 @@ class Facts(NamedTuple):
         plain: Bool. Whether the decoder of TensorFlow gives the image as it is shown.
         pages: Int, the number of images in the file.
         is_open: Bool. Whether the file leaves open whether its last axis is channels.
+        turned: Bool. Whether the image is turned upright by its EXIF orientation.
     """
 
     height: int
@@ -48,6 +49,17 @@ class Facts(NamedTuple):
     plain: bool = False
     pages: int = 1
     is_open: bool = False
+    turned: bool = False
+
+    @property
+    def way_to_size(self) -> str:
+        """A sentence about what to do if the mask of the image has another size."""
+        if self.turned:
+            return (
+                "The image is turned upright by its EXIF orientation, and the mask is not: turn the mask too, or "
+                "remove the orientation from the image: exiftool -Orientation= FILE"
+            )
+        return "Resize or crop one of them; a mask must be resized without interpolation"
 
 
 def read_facts(paths: Sequence[Path], pages: str = "auto") -> tuple[dict[Path, Facts], dict[Path, str]]:
@@ -137,10 +149,11 @@ def _decode(path: Path) -> None:
 
 def _jpeg_facts(image: Any) -> Facts:
     width, height = image.size
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
-    if turned in (5, 6, 7, 8):
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
+    if orientation in (5, 6, 7, 8):
         height, width = width, height
-    return Facts(height, width, 1 if image.mode == "L" else 3, plain=turned not in range(2, 9))
+    turned = orientation in range(2, 9)
+    return Facts(height, width, 1 if image.mode == "L" else 3, plain=not turned, turned=turned)
 
 
 def _tiff_facts(path: Path, pages: str) -> Facts:

@@ -3,7 +3,6 @@
 import dataclasses
 import glob
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -123,17 +122,17 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
 def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
     """Returns the folder of a folder or pattern, and its image files."""
     path = Path(text).expanduser()
-    path = path if path.is_absolute() else root / path
-    if path.is_dir():
-        return path, listing.images(path)
-    if not any(sign in text for sign in "*?["):
+    base, path = root / path.anchor, path.relative_to(path.anchor)
+    if (base / path).is_dir():
+        return base / path, listing.images(base / path)
+    if not glob.has_magic(text):
         raise ValueError(
-            f"No such folder: {path}. Expected a folder within {root}, or a pattern such as '*_mask.png'"
+            f"No such folder: {base / path}. Expected a folder within {root}, or a pattern such as '*_mask.png'"
         )
-    fixed = Path(str(path).split("*")[0].split("?")[0].split("[")[0])
-    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    # Only the text is a pattern: the name of the root may have brackets too.
+    found = [base / name for name in sorted(glob.glob(str(path), root_dir=base, recursive=True))]
     kept = without_claimed(each for each in found if each.is_file() and each.suffix.lower() in IMAGE_SUFFIXES)
-    return fixed if str(path).startswith(str(fixed) + os.sep) else fixed.parent, kept
+    return base.joinpath(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)), kept
 
 
 def _found(root: Path, reading: Reading, listing: Listing) -> Table | None:

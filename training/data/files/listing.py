@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from dropzoo.common.claims import without_claimed
@@ -38,6 +39,7 @@ class Listing:
         `measure` wrote beside the images are left out.
         """
         found = [path for folder in folders for path in self._images(folder, ())]
+        refuse_undecoded(found)
         kept = without_claimed(found)
         self.made += len(found) - len(kept)
         return kept
@@ -57,6 +59,18 @@ class Listing:
                 else:
                     self.left_out[suffix or entry.name] += 1
         return found
+
+
+def refuse_undecoded(paths: Iterable[Path]) -> None:
+    """Raises a ValueError for a path that is not in UTF-8, since no table, journal or tensor can hold it."""
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"The names of files and folders must be in UTF-8. Received: {os.fsencode(path)!r}. Rename them; "
+                "the program convmv renames all files in a folder"
+            ) from None
 
 
 def _is_above(folder: str, others: tuple[str, ...]) -> bool:

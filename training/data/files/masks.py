@@ -15,6 +15,7 @@ from dropzoo.training.data.images import JPEG, read_alpha, read_image, read_mask
 #: The values of `masks_as`; "palette" and "threshold" may be followed by "=" and a file or a number.
 MEANINGS = ("ids", "instances", "threshold", "palette", "alpha")
 _MOST_COLOURS = 256
+_OF_PICTURES = 4  # channels
 _AT_ONCE = 2**20
 
 
@@ -124,6 +125,7 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
         raise ValueError(
             f"A mask must hold class ids in one channel. Received: {path} with {stored.shape[2]} channels and "
             f"{colours:,} colours. "
+            + _pages_way(stored.shape[2])
             + (
                 "If each colour is a class, pass masks_as='palette' (--masks-as palette), or 'palette=FILE' with "
                 "a line for each class: red, green, blue, name"
@@ -134,6 +136,13 @@ def one_channel(stored: np.ndarray, path: Path) -> np.ndarray:
             )
         )
     return stored[..., 0]
+
+
+def _pages_way(channels: int) -> str:
+    """Returns a sentence about stacks, for a mask of more channels than a picture has."""
+    if channels <= _OF_PICTURES:
+        return ""
+    return "If it is a stack of masks, with one for each image of a stack, pass pages='images' (--pages images). "
 
 
 def look(sample: Sample, meaning: Meaning) -> Values:
@@ -150,11 +159,6 @@ def look(sample: Sample, meaning: Meaning) -> Values:
                 "holds probabilities, pass masks_as='threshold=0.5' (--masks-as threshold=0.5)"
             )
         ids = ids.astype(np.int64)
-    if ids.dtype.kind == "i" and (ids < 0).any():
-        raise ValueError(
-            f"A mask must hold whole numbers of at least 0. Received: {path} with {ids.dtype} values down "
-            f"to {ids.min()}"
-        )
     if ids.dtype == np.uint8:
         # `bincount` makes 64-bit numbers of all values, so it gets a few of a large mask at a time.
         flat = np.ascontiguousarray(ids).ravel()
@@ -171,6 +175,18 @@ def look(sample: Sample, meaning: Meaning) -> Values:
 def _starts(path: Path, mark: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(mark)) == mark
+
+
+def refuse_negative(found: list[Values], ignored: int | None) -> None:
+    """Raises a ValueError for masks with numbers below 0, other than the label of pixels that do not count."""
+    for each in found:
+        low = [int(value) for value in each.values if value < 0 and value != ignored]
+        if low:
+            raise ValueError(
+                f"A mask must hold whole numbers of at least 0. Received: {each.path} with {each.dtype} values "
+                f"down to {low[0]}. If {low[0]} marks pixels that do not count, pass ignore_class={low[0]} "
+                f"(--ignore-class {low[0]})"
+            )
 
 
 def settle(found: list[Values], ignored: int | None, meaning: Meaning) -> dict[int, int]:

@@ -22,7 +22,8 @@ def merge_splits(root: Path, tables: dict[str, Table]) -> Table:
         missing = [name for name in names if name not in table.class_names]
         if missing and table.class_names and split == "train":
             raise ValueError(
-                f"Each class needs training images. Received: none of {some(missing)} in {table.root}"
+                f"Each class needs training images. Received: none of {some(missing)} in {table.root}. Add "
+                "some, or leave the class out of the other splits too"
             )
         if missing and table.class_names:
             merged.doubts.append(f"No image of {some(missing)} in {table.root}")

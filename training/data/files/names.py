@@ -17,6 +17,9 @@ def normal(text: str) -> str:
 class FileNames:
     """Finds files by names: from a folder, or else by the end of their paths, with or without an ending.
 
+    A name whose letters differ only in their case from those of a single file means this file, unless another file
+    has exactly this name.
+
     If one of several names that are looked up together is found with its folder, the others must be too: a missing
     file is not replaced by a file of the same name in another folder.
 
@@ -27,7 +30,7 @@ class FileNames:
 
     def __init__(self, files: Callable[[], Iterable[Path]], places: Sequence[Path] = ()) -> None:
         self._list, self._places = files, places
-        self._by_end: dict[str, list[Path]] | None = None
+        self._by_end: dict[Callable[[str], str], dict[str, list[Path]]] = {}
 
     @functools.cached_property
     def files(self) -> list[Path]:
@@ -52,6 +55,10 @@ class FileNames:
 
     def _candidates(self, ways: Sequence[str]) -> tuple[list[Path], bool, bool]:
         """Returns the files of a name, whether its folder was found too, and whether it names a folder."""
+        found = self._candidates_by(ways, str)
+        return found if found[0] or not any(ways) else self._candidates_by(ways, str.casefold)
+
+    def _candidates_by(self, ways: Sequence[str], fold: Callable[[str], str]) -> tuple[list[Path], bool, bool]:
         best: tuple[list[Path], bool, bool] = ([], False, False)
         for name in filter(None, ways):
             has_folder = "/" in normal(name).strip("/").removeprefix("./")
@@ -60,7 +67,7 @@ class FileNames:
                     return [path], True, has_folder
             parts = normal(name).removeprefix("./").strip("/").split("/")
             for n in range(len(parts)):
-                if paths := self._ends().get("/".join(parts[n:])):
+                if paths := self._ends(fold).get(fold("/".join(parts[n:]))):
                     paths = _narrowed(paths, parts)
                     by_folder = n < len(parts) - 1 or not has_folder
                     if by_folder:
@@ -68,17 +75,17 @@ class FileNames:
                     best = best if best[0] else (paths, False, has_folder)
         return best
 
-    def _ends(self) -> dict[str, list[Path]]:
-        """Returns the files by each end of their paths, with and without the ending."""
-        if self._by_end is None:
-            self._by_end = {}
+    def _ends(self, fold: Callable[[str], str]) -> dict[str, list[Path]]:
+        """Returns the files by each end of their paths, with and without the ending, as a function writes them."""
+        if fold not in self._by_end:
+            ends = self._by_end[fold] = {}
             for path in self.files:
                 parts, suffix = normal(str(path)).split("/"), path.suffix
                 for n in range(1, min(_LONGEST, len(parts)) + 1):
                     end = "/".join(parts[-n:])
                     for key in (end, end.removesuffix(suffix)) if suffix else (end,):
-                        self._by_end.setdefault(key, []).append(path)
-        return self._by_end
+                        ends.setdefault(fold(key), []).append(path)
+        return self._by_end[fold]
 
 
 def _narrowed(paths: list[Path], parts: list[str]) -> list[Path]:

@@ -88,7 +88,7 @@ def _drop_previews(paths: list[Path]) -> list[Path]:
 def side_by_side(root: Path, reading: Reading, listing: Listing) -> Table | None:
     """Returns the table of images and masks in one folder: `07.png` and `07_mask.png`, or `07_mask_1.png` too."""
     files = [(path, path.stem) for path in Listing().images(root)]
-    ends = [reading.mask_suffix] if reading.mask_suffix else list(ENDS)
+    ends = [reading.mask_suffix] if reading.mask_suffix else [*ENDS, *map(str.title, ENDS), *map(str.upper, ENDS)]
     for end in ends:
         name = re.compile(re.escape(end) + r"([-_ ]?\d+)?$")  # with a number, the masks are of single objects
         masks = [path for path, stem in files if end in stem and name.search(stem)]

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -224,8 +225,11 @@ def finder_in(root: Path, beside: Path) -> FileNames:
 def _read(path: Path, most: int | None = None) -> tuple[list[str], list[list[str]]]:
     """Returns the head of a table and its lines, or the first ones."""
     text = written_in(path)
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t|", key=first.count)
+    first, _, rest = text.partition("\n")
+    if said := re.fullmatch('"?sep=(.)"?', first):  # a line for spreadsheets, before the header
+        text, delimiter = rest, said[1]
+    else:
+        delimiter = max(",;\t|", key=first.count)
     rows = csv.reader(io.StringIO(text), delimiter=delimiter)
     lines = list(itertools.islice((line for line in rows if any(cell.strip() for cell in line)), most))
     if not lines:

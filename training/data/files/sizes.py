@@ -48,7 +48,7 @@ def with_sizes(table: Table, facts: dict[Path, Facts], reading: Reading) -> Tabl
     table.samples = [
         dataclasses.replace(sample, mask=mask) for sample, mask in zip(table.samples, masks, strict=True)
     ]
-    table = _checked_files(table, masks, reading)
+    table = _checked_files(table, masks, facts, reading)
     if bare := sum(not mask.shapes for mask in masks):
         table.notes.append(f"{count_of(bare, 'image has', 'images have')} no object: all pixels are background")
     return table
@@ -60,7 +60,7 @@ def _drawn(mask: Path | Drawn | None, facts: Facts) -> Drawn:
     return Drawn((facts.height, facts.width), shapes)
 
 
-def _checked_files(table: Table, masks: Sequence[Drawn], reading: Reading) -> Table:
+def _checked_files(table: Table, masks: Sequence[Drawn], own: dict[Path, Facts], reading: Reading) -> Table:
     """Returns the table without images whose masks are broken, if these are to be skipped."""
     files = [
         (sample.image, mask.size, shape)
@@ -79,7 +79,8 @@ def _checked_files(table: Table, masks: Sequence[Drawn], reading: Reading) -> Ta
         more = f", and {len(wrong) - 1:,} more masks" if len(wrong) > 1 else ""
         raise ValueError(
             f"The mask of an object must have its image's height and width. Received: {image} of "
-            f"{size[0]}x{size[1]} with {file} of {facts[file].height}x{facts[file].width}{more}"
+            f"{size[0]}x{size[1]} with {file} of {facts[file].height}x{facts[file].width}{more}. "
+            f"{own[image].way_to_size}"
         )
     table.notes.append(
         count_of(len(files), "mask of a single object is", "masks of single objects are")
