@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,15 @@ def test_every_help_shows_an_example_that_parses():
             first, *rest = shlex.split(example)
             assert first == name
             command.make_context(name, rest)
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_printed_once(monkeypatch, capsys):
+    def command(args, **_):
+        for text in ("the images leak", "the images leak", "something else"):
+            warnings.warn(text, stacklevel=1)
+
+    monkeypatch.setattr(cli, "app", command)
+    for _ in range(2):  # each command says it again
+        status, _, error = run(capsys, "calibrate")
+        assert status == 0 and error.count("the images leak") == error.count("something else") == 1

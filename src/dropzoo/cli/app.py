@@ -3,6 +3,7 @@
 import inspect
 import sys
 import warnings
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -96,7 +97,7 @@ def main(args: list[str] | None = None) -> None:
         silence_tensorflow()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn  # type: ignore[assignment]
+            warnings.showwarning = partial(_warn, set())  # type: ignore[assignment]
             status = app(args, prog_name="dropzoo", standalone_mode=False, obj=args)
     except typer.Exit as stop:
         status = stop.exit_code
@@ -110,9 +111,11 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)  # a command that succeeds returns None
 
 
-def _warn(message: Warning | str, *_: Any) -> None:
-    """Prints a warning without the line of code that it comes from."""
-    errors.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+def _warn(given: set[str], message: Warning | str, *_: Any) -> None:
+    """Prints a warning without the line of code that it comes from, unless it was given before."""
+    if str(message) not in given:
+        given.add(str(message))
+        errors.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
 
 
 def _report(error: Exception) -> int:
