@@ -143,8 +143,9 @@ class LiveRate(Stochastic):
 class BaseDropout(LiveRate):
     """Base of the site layers, which can be used at any site of a model.
 
-    A site layer has no weights and keeps the shape of its inputs, which can be any shape with a batch axis. A
-    subclass defines `drop`, and also `infer` if the layer changes its inputs in inference.
+    A site layer has no weights and keeps the shape of its inputs. The inputs can have any shape with a batch axis,
+    unless the subclass needs a certain number of axes. A subclass defines `drop`, and also `infer` if the layer
+    changes its inputs in inference.
 
     Args:
         rate: Float in [0, 1). Fraction to drop.

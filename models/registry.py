@@ -70,7 +70,7 @@ def register_variant(base: Builder, name: str, summary: str, **defaults: Any) ->
 
     builder.__name__ = builder.__qualname__ = name
     changes = " and ".join(f"`{option}={value!r}`" for option, value in defaults.items())
-    same = f"Options and sites are those of `{base.__name__}`, with the defaults {changes}."
+    same = f"Options and sites are those of `{base.__name__}`, but by default {changes}."
     builder.__doc__ = f"{summary}\n\n    {same}\n"
     signature = inspect.signature(base)
     changed = defaults | {"name": name}

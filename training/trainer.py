@@ -95,9 +95,9 @@ class Trainer:
         mixup: Float, 0 or more. Trains classifiers on weighted means of two images, and on the labels of both,
             with weights from Beta(mixup, mixup) (Zhang et al., 2017, arXiv:1710.09412); 0.2 is usual. It works
             with any loss. Training metrics use the label with the larger weight.
-        cutmix: Float, 0 or more. The same, but a box of one image is replaced by the other image, and the weights
-            are the shares of the area (Yun et al., 2019, arXiv:1905.04899); 1.0 is usual. With both, each batch
-            gets one of them.
+        cutmix: Float, 0 or more. The same, but a box of one image is replaced by this box of the other image, and
+            the weights are the shares of the area (Yun et al., 2019, arXiv:1905.04899); 1.0 is usual. With both,
+            each batch gets one of them.
 
     Raises:
         ValueError: If an argument is invalid.

@@ -141,8 +141,8 @@ def export_model(
         format: `"saved_model"`, `"onnx"`, `"litert"` or `"openvino"`. The last three need an extra of the same
             name: `pip install '.[onnx]'`.
         precision: `"float32"`; or, for all formats except SavedModel, `"float16"`, which stores the weights in
-            half the bytes. Dropout masks and arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT,
-            with num_samples=0. A calibration requires `"float32"`.
+            half the bytes. Dropout masks and arithmetic stay in 32 bits. `"int8"` quantises a model for LiteRT;
+            it requires `num_samples=0` and `examples`. A calibration requires `"float32"`.
         examples: Typical inputs for `precision="int8"`, which requires them: an array, or for several inputs a
             list or a dict by name, of the dtype of requests (see `image_dtype`). The first 200 determine the
             ranges of the integers.

@@ -67,12 +67,12 @@ def calibrate(
             many examples), or False for none. A regression has no temperature.
         sites: `"as_is"` keeps the sites and rates of `predictor`. `"search"` chooses which sites drop, and at
             which fraction of their rates, to minimise the NLL. It chooses one pass without dropout unless another
-            choice is better by more than a standard error.
-        guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of
-            classes misses the true class in at most this share of images. `"miss"`: the outer mask misses at most
-            this share of a class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at
-            most this share of the answers that are given, and not deferred to a human, are wrong. `"interval"`: at
-            most this share of the values lie outside their intervals. See docs/guarantees.md for the conditions.
+            choice is better by more than a standard error. It needs a Keras model or a `MonteCarlo`.
+        guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of classes misses the
+            true class in at most this share of images. `"miss"`: the outer mask misses at most this share of a
+            class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at most this share
+            of the answers that are given, and not deferred to a human, are wrong. `"interval"`: at most this share
+            of the values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
         classes: List of ints, the classes for which `"miss"` and `"false"` hold; None for all classes. Each of

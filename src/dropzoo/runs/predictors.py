@@ -65,7 +65,7 @@ def load_predictor(
         ValueError: If `path` is none of these, or its model does not take one image and give one answer.
 
     Example:
-    >>> import tempfile
+    >>> import tempfile, numpy as np
     >>> from dropzoo import models
     >>> from dropzoo.runs.predictors import load_predictor
     >>> path = f"{tempfile.mkdtemp()}/cnn.keras"

@@ -80,9 +80,9 @@ class Space(Settings):
         leave_out: List of combinations that are not tried, as tuples of entries `(model, sites, spec)`.
         folds: Int, 2 or more: the number of parts of a cross-validation over the training images; or 0 for a
             single split.
-        strategy: `"grid"`; `"random"`, which draws `samples` plans from the grid; or `"halving"`, which trains the
-            whole grid for a few epochs, then the best 1 / `eta` of it for `eta` times as many, and so on up to
-            `epochs`.
+        strategy: `"grid"`, which tries all plans; `"random"`, which draws `samples` of them for each model; or
+            `"halving"`, which trains all plans for a few epochs, then the best 1 / `eta` of them for `eta` times
+            as many, and so on up to `epochs`.
         samples: Int above 0, the number of plans that `"random"` draws for each model.
         draw_seed: Int, the seed of that draw.
         eta: Int, 2 or more, for `"halving"`: the factor between the epochs of two rounds. The best 1 / `eta` of a
