@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.common.checks import parse_spec, snake_case, unknown
+from dropzoo.common.checks import is_defined_again, parse_spec, snake_case, unknown
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers._base import BaseDropout, Stochastic
@@ -34,7 +34,8 @@ def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
         The class itself.
 
     Raises:
-        ValueError: If a layer of that name is registered already.
+        ValueError: If another layer of that name is registered already. A class that is defined again, as when a
+            notebook's cell runs again, replaces its former definition.
 
     Example:
     >>> import keras
@@ -48,7 +49,7 @@ def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     0.3
     """
     name = snake_case(cls.__name__)
-    if name in _LAYERS:
+    if name in _LAYERS and not is_defined_again(_LAYERS[name], cls):
         raise ValueError(f"A layer named {name!r} is registered already: {_LAYERS[name]}. Choose another name")
     _LAYERS[name] = keras.saving.register_keras_serializable(package="dropzoo")(cls)
     return cls

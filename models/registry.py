@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.common.checks import unknown
+from dropzoo.common.checks import is_defined_again, unknown
 
 Builder = Callable[..., keras.Model]
 _MODELS: dict[str, Builder] = {}
@@ -25,7 +25,8 @@ def register_model(builder: Builder) -> Builder:
         The same function.
 
     Raises:
-        ValueError: If a model of this name is registered already.
+        ValueError: If another model of this name is registered already. A function that is defined again, as when
+            a notebook's cell runs again, replaces its former definition.
 
     Example:
     >>> import keras
@@ -42,7 +43,7 @@ def register_model(builder: Builder) -> Builder:
     [('hidden', 'dropout:0.5')]
     """
     name = builder.__name__
-    if name in _MODELS:
+    if name in _MODELS and not is_defined_again(_MODELS[name], builder):
         raise ValueError(f"A model named {name!r} is registered already: {_MODELS[name]}. Choose another name")
     _MODELS[name] = builder
     return builder

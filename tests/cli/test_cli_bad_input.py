@@ -165,3 +165,11 @@ def test_a_warning_is_printed_once(monkeypatch, capsys):
     for _ in range(2):  # each command says it again
         status, _, error = run(capsys, "calibrate")
         assert status == 0 and error.count("the images leak") == error.count("something else") == 1
+
+
+def test_former_options_are_warned_of(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(cli, "app", lambda args, **_: seen.append(args))
+    status, _, error = run(capsys, "predict", "a.png", "--calibration")
+    assert status == 0 and seen == [["predict", "a.png"]]
+    assert "--calibration will be refused" in error and "unless you pass --no-calibration" in error

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dropzoo import layers
+from dropzoo.layers import _registry
 
 
 def test_names_are_those_keras_would_give():
@@ -69,6 +70,17 @@ def test_numbers_of_numpy_are_rates():
 def test_a_second_layer_of_one_name_is_refused():
     with pytest.raises(ValueError, match="registered already"):
         layers.register_layer(type("Dropout", (layers.BaseDropout,), {}))
+
+
+def test_a_layer_that_is_defined_again_replaces_itself(monkeypatch):
+    """As when the cell of a notebook runs again."""
+    monkeypatch.setattr(_registry, "_LAYERS", dict(_registry._LAYERS))
+    for factor in (2, 3):
+        scaled = {"drop": lambda self, inputs, rate, draw, factor=factor: factor * inputs}
+        layers.register_layer(type("ScaledDropout", (layers.BaseDropout,), scaled))
+    assert layers.get("scaled_dropout:0.5")(np.ones((1, 2)), training=True)[0, 0] == 3
+    with pytest.raises(ValueError, match="registered already"):
+        layers.register_layer(layers.get_class("scaled_dropout"))
 
 
 @pytest.mark.parametrize("layer", [layers.SpatialDropout2D(0.5), layers.SpatialDropout1D(0.5)])

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from _tiny import TINY, VARIANTS, WRONG_BEFORE_THE_BUILDER, WRONG_IN_EVERY_BUILDER, build
 from dropzoo import layers, models
+from dropzoo.models import registry
 
 every_model = pytest.mark.parametrize("name", TINY)
 
@@ -140,6 +141,19 @@ def test_learns(name, normalization):
 def test_bad_options(name, options, message):
     with pytest.raises(ValueError, match=message):
         build(name, **options)
+
+
+def test_a_builder_that_is_defined_again_replaces_itself(monkeypatch):
+    """As when the cell of a notebook runs again."""
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    for units in (2, 3):
+
+        @models.register_model
+        def mine(input_shape=(4,), num_classes=3, *, dropout=None, name="mine", units=units):
+            inputs = keras.Input(input_shape)
+            return keras.Model(inputs, keras.layers.Dense(units)(inputs), name=name)
+
+    assert models.build_model("mine").output_shape == (None, 3)
 
 
 def test_unknown_names_and_plans_that_do_not_fit():

@@ -83,6 +83,10 @@ for command in (
     app.command(help=_unwrapped(command.__doc__ or ""))(command)
 
 
+#: Options that no longer exist, and what to do instead.
+_FORMER = {"--calibration": "Leave it out: a calibration is used unless you pass --no-calibration"}
+
+
 def main(args: list[str] | None = None) -> None:
     """Runs the command line and exits.
 
@@ -93,11 +97,14 @@ def main(args: list[str] | None = None) -> None:
         args: List of str, the arguments; those of the process by default. Commands find them as `context.obj`.
     """
     args = sys.argv[1:] if args is None else args
+    for option in _FORMER.keys() & set(args):
+        _warn(set(), f"The option {option} will be refused in version 0.4. {_FORMER[option]}")
+        args = [each for each in args if each != option]
     if "--debug" not in args:
         silence_tensorflow()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = partial(_warn, set())  # type: ignore[assignment]
+            warnings.showwarning = partial(_warn, set())
             status = app(args, prog_name="dropzoo", standalone_mode=False, obj=args)
     except typer.Exit as stop:
         status = stop.exit_code

@@ -183,3 +183,8 @@ def parse_spec(spec: str, form: str) -> tuple[str, tuple[Any, ...], dict[str, An
         return name.strip(), tuple(map(value, call.args)), {str(k.arg): value(k.value) for k in call.keywords}
     except (SyntaxError, ValueError):
         raise ValueError(f'Expected "{form}". Received: {spec!r}') from None
+
+
+def is_defined_again(old: Any, new: Any) -> bool:
+    """Returns whether a class or function is a new definition of another, as when a notebook's cell runs again."""
+    return new is not old and (new.__module__, new.__qualname__) == (old.__module__, old.__qualname__)
