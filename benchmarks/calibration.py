@@ -5,11 +5,11 @@
     python benchmarks/calibration.py --data nuclei --nuclei runs/nuclei_intervals
 
 The models are the reference models, and the images are their test images: `digits` (355), `fashion_mnist` (10,000,
-if its files are there) and `digit_scenes` (`--scenes` new scenes of test digits). The 160 images of `nuclei` are
-those of nuclei_intervals.py. Each is predicted by the one of its five networks that has not seen it. They serve
-`guarantees`, `outer` and `settings`. The network for the 2,000 test images of `cifar10_jpeg` is MobileNetV2 of
-keras.applications, trained without dropout; `retrofit` adds dropout to it for `settings`. Otherwise nothing is
-trained except the one epoch that the search is timed against.
+if its files are there), `digit_scenes` (`--scenes` new scenes of test digits), and `dsb2018_nuclei` (32, for
+`settings` alone). For `guarantees` and `outer`, the 160 images of `nuclei` are those of nuclei_intervals.py. Each
+is predicted by the one of its five networks that has not seen it. The network for the 2,000 test images of
+`cifar10_jpeg` is MobileNetV2 of keras.applications, trained without dropout; `retrofit` adds dropout to it for
+`settings`. Otherwise nothing is trained except the one epoch that the search is timed against.
 
 - `guarantees`: for each guarantee and level, the mean risk on new images over `--splits` random splits into
   held-out and new images. It must be at most the level plus two standard errors over the splits, and should be at
@@ -25,9 +25,9 @@ trained except the one epoch that the search is timed against.
   there.
 - `latency`: seconds of `predict_mc` of an export with a calibration (temperature and a promise) divided by those
   without one, batches of 8; and seconds of an export of five members divided by those of five exports of one.
-- `settings`: NLL and ECE on test images of the setting that the search chose on validation images, minus those of
-  one pass with its temperature, in standard errors of the difference; clean images and corrupted ones. Each
-  network of `nuclei` is searched on 20 of its 32 images and judged on the other 12.
+- `settings`: NLL and ECE of the setting that the search chose, minus those of one pass with its temperature, and
+  the standard error of the difference; on clean images and on corrupted ones. Half of the test images, at least 20
+  and at most 1,500, serve the search; the others, at most 1,500, are judged.
 
 Results: benchmarks/results/calibration.csv. Rows that are in the file are measured again only with `--again`.
 Predictions are kept in `--cache`. The folder `calibrating` has a file for each measurement.
@@ -59,7 +59,8 @@ DATA: dict[str, tuple[str, ...] | None] = {
     "digits": None,
     "fashion_mnist": None,
     "digit_scenes": None,
-    "nuclei": ("guarantees", "outer", "settings"),
+    "nuclei": ("guarantees", "outer"),
+    "dsb2018_nuclei": ("settings",),
     "cifar10_jpeg": ("settings",),
 }
 #: Functions of the name of the data and the arguments that yield cases and how to measure them.
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100, help="of the overfitted networks")
     parser.add_argument("--fashion", default=str(ROOT.parent / "shared" / "data" / "fashion_mnist"))
     parser.add_argument("--cifar", default=str(ROOT.parent / "shared" / "data" / "cifar10_jpeg"))
+    parser.add_argument("--dsb2018", default=str(ROOT.parent / "shared" / "data" / "dsb2018_nuclei"))
     parser.add_argument("--nuclei", default="runs/nuclei_intervals", help="the --work of nuclei_intervals.py")
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "dropzoo-calibration"))
     parser.add_argument("--again", action="store_true", help="measure rows again that are in the results")
@@ -86,6 +88,7 @@ def main() -> None:
     rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
     for name in arguments.data:
         folders = {"fashion_mnist": arguments.fashion, "nuclei": arguments.nuclei, "cifar10_jpeg": arguments.cifar}
+        folders["dsb2018_nuclei"] = arguments.dsb2018
         needed = Path(folders.get(name, ROOT))
         if not needed.exists():
             print(f"{name}: skipped, since {needed} does not exist")

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from calibrating import injected, nuclei
 
-from dropzoo import models, serving
+from dropzoo import models, serving, training
 from dropzoo.training.data.digits import digits_by_split, draw_scene
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ def network(name: str, arguments: argparse.Namespace) -> keras.Model:
     """The network of a data set: its reference model, with the dropout from its training."""
     if name == "cifar10_jpeg":
         return injected.network(arguments)
-    kind = {"digit_scenes": "unet"}.get(name, "simple_cnn")
+    kind = "unet" if name in ("digit_scenes", "dsb2018_nuclei") else "simple_cnn"
     folder = ROOT / "saved_models" / f"{name}_{'unet' if kind == 'unet' else 'cnn'}"
     plan = json.loads((folder / "reference.json").read_text())["dropout"]
     return models.build_model(kind, weights=name, dropout=plan)
@@ -39,6 +39,10 @@ def images_of(name: str, arguments: argparse.Namespace) -> tuple[np.ndarray, np.
         return read_idx(Path(arguments.fashion), "t10k")
     if name == "cifar10_jpeg":
         return injected.images_of(arguments, "test")
+    if name == "dsb2018_nuclei":
+        batches = training.load_data(arguments.dsb2018, batch_size=1).test.as_numpy_iterator()
+        images, masks = (np.concatenate(each) for each in zip(*batches, strict=True))
+        return images, masks.astype(int)
     digits, labels = digits_by_split()["test"]
     if name == "digits":
         return digits[..., None].astype("float32"), labels
