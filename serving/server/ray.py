@@ -64,7 +64,8 @@ def deployment(
     most = least if max_replicas is None else check_count(max_replicas, "max_replicas")
     if most < least:
         raise ValueError(
-            f"`max_replicas` must be at least `min_replicas`, {min_replicas}. Received: max_replicas={most}"
+            f"`max_replicas` (--max-replicas) must be at least `min_replicas` (--replicas), {min_replicas}. "
+            f"Received: max_replicas={most}"
         )
     folder = Path(folder).resolve()
     found = [*folder.glob("*/saved_model.pb"), *folder.glob("*/*/saved_model.pb")]

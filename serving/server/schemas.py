@@ -101,7 +101,7 @@ _PREDICT: Responses = {
         {
             400: "Bad input",
             408: "The body arrived too slowly",
-            413: "The body, or its images together, are too large",
+            413: "The body is too large, or its images have too many pixels",
             415: "The server does not take this type of body",
             503: "Too many requests are waiting",
         }

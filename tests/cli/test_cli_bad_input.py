@@ -45,6 +45,20 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
         "layer": ([*train, "--dropout", "head=dropot:0.2"], "Did you mean 'dropout'"),
         "rate": ([*train, "--dropout", "1.2"], "rate=1.2"),
         "mixed": ([*train, "--dropout", "0.2", "--dropout", "head=0.3"], 'each must be "pattern=spec"'),
+        "no spec": ([*train, "--dropout", "head="], "--dropout must be \"pattern=spec\". Received: 'head='"),
+        "rate for a file": (
+            ["sites", str(cnn / "model.keras"), "--dropout", "0.5"],
+            'For a model in a file, --dropout must be "PLACE=SPEC"',
+        ),
+        "parts of a plan": (
+            ["sweep", *train[1:], "--plan", "a;b"],
+            'If --plan has several parts, each must be "pattern=spec"',
+        ),
+        "size": ([*train, "--image-size", "abc"], "Received: 'abc'. See: dropzoo train --help"),
+        "nothing to calibrate": (
+            ["calibrate", str(tmp / "nowhere")],
+            "Expected a run's folder or a .keras file",
+        ),
         "rate pattern": (
             [*train, "--dropout", "head=0", "--rate-schedule", "hed=0.1"],
             "Unknown dropout site 'hed'. Did you mean 'head'",
@@ -77,7 +91,7 @@ def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
             ["evaluate", str(tmp / "full"), "--data", "digits"],
             "Expected a .keras file, or a folder",
         ),
-        "no data": (["evaluate", str(cnn / "model.keras")], "To evaluate another model, pass its data: --data"),
+        "no data": (["evaluate", str(cnn / "model.keras")], "To use a model's file, pass data too: --data DATA"),
         "data of archives": (["evaluate", str(cnn), "--manual-dir", str(tmp)], "Pass --data too"),
         "other task": (["evaluate", str(cnn), "--data", str(tmp / "cells")], "is a data set for segmentation"),
         "other classes": (

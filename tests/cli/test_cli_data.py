@@ -107,7 +107,7 @@ def test_what_is_printed_can_be_used(two_classes, tmp_path, capsys):
     two_classes[5] = folder
     (tmp_path / "two" / "c").rename(tmp_path / "two" / "[c]")
     status, out, _ = run(capsys, *two_classes)
-    assert status == 0 and f"Saved in {folder}. Next: dropzoo evaluate '{folder}' --mc 30\n" in out
+    assert status == 0 and f"Saved in {folder}. Next: dropzoo evaluate '{folder}'\n" in out
     assert re.search(r"2 images.* test ", out)
     status, out, _ = run(capsys, *two_classes)
     assert f"{folder} already holds this run" in out

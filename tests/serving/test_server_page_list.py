@@ -76,7 +76,7 @@ def test_several_images(scheme, unet_export, tmp_path):
     (title,) = re.findall(r"<title>(.*?)</title>", dom, re.S)
     seen = json.loads(html.unescape(title))
     assert sorted(seen["names"]) == ["a, b.png", "dark.png"] and seen["doubts"] == sorted(seen["doubts"])[::-1]
-    assert "1 of 3 images have no answer" in seen["said"] and "broken.png: The browser cannot" in seen["said"]
+    assert "No answer for 1 of 3 images" in seen["said"] and "broken.png: The browser cannot" in seen["said"]
     assert seen["current"] == ["false", "true"] and seen["focus"] == 1 and "Mostly" in seen["second"]
     assert seen["laid"] == 30 and seen["mask"] == "image/png" and seen["wide"] == 0
     rows = seen["table"].split("\r\n")

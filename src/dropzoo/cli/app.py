@@ -130,7 +130,9 @@ def _report(error: Exception) -> int:
     if hasattr(error, "format_message"):  # an unknown option, or a missing argument
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "dropzoo"
-        errors.print(f"[red]Error:[/red] {escape(error.format_message())} See: {command} --help", soft_wrap=True)
+        said = error.format_message()
+        stop = "" if said.endswith((".", "?", "!")) else "."
+        errors.print(f"[red]Error:[/red] {escape(said)}{stop} See: {command} --help", soft_wrap=True)
         return 2
     kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
     errors.print(f"[red]Error:[/red] {kind}{escape(str(error))}", soft_wrap=True)

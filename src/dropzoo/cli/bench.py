@@ -89,6 +89,7 @@ def bench(
     verdict += (
         ": it keeps up."
         if share > 1.2
-        else ": the device waits for it. Cache the images, make them smaller, or augment less."
+        else (": it only just keeps up." if share > 1 else ": the device waits for it.")
+        + " Cache the images, make them smaller, or augment less."
     )
     console.print(f"{verdict} The fastest steps have jit_compile={fastest}.")

@@ -33,6 +33,8 @@ def inspect(
 ) -> None:
     """Shows how a folder is read: classes, sizes, splits, and likely mistakes. Decodes every file.
 
+    Here, --broken and --cache change nothing but the command that the last line suggests.
+
     Example: dropzoo inspect cells --out sheet.html
     """
     from dropzoo import training
@@ -59,6 +61,8 @@ def inspect(
         model = "unet" if summary.task == "segmentation" else "simple_cnn"
         said = given(reading) + [f"--channels={channels}"] * (channels is not None)
         said += [f"--validation-split={validation_split:g}"] * (validation_split != 0.1)
+        # Images of different sizes cannot form a batch.
+        said += ["--image-size HEIGHTxWIDTH"] * (len({size[:2] for size in summary.sizes}) > 1)
         say(" ".join([f"Next: dropzoo train {model} --data {quote(str(data))}", *said]))
 
 

@@ -5,6 +5,12 @@ from collections.abc import Iterator
 
 #: The options of the command line that replace arguments of the API in errors.
 _OPTIONS = {
+    "Build it with dropout: models.build_model(..., dropout={'head': 0.5}); or add dropout: "
+    "models.retrofit(model, {'name': 0.5})": "Leave out --mc; or train it with dropout, such as "
+    "--dropout head=0.5; or add dropout with dropzoo retrofit",
+    "share_weights=True": "share_weights=True in Python (models.retrofit)",
+    "Calibrate with sampling='fixed'": "Pass --no-calibration, calibrate in Python with sampling='fixed'",
+    "`resize`": "--resize",
     "overwrite=True": "--overwrite",
     "num_samples=0": "--num-samples 0",
     "`num_samples`": "--num-samples",

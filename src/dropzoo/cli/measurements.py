@@ -105,13 +105,13 @@ def measure(
         predictor = predictor or load_predictor(model, num_samples, say=say, **options)
         known = {} if intervals == "samples" else load_intervals(predictor, model, how)
         report = measure_into(predictor, paths or [], out, how, known, saved, shown, overwrite)
-    if not known and report.rows and predictor.num_samples < 2:
-        say("The model has no dropout, so its intervals have no width. To calibrate them, pass --calibrate DATA")
-    elif not known and report.rows:
-        say(
-            "The intervals are those of the samples, and may be too narrow. To calibrate them, pass --calibrate "
-            "DATA"
-        )
+    if not known and report.rows:
+        one = predictor.num_samples < 2
+        said = "Each image was predicted in a single pass, so the intervals have no width" if one else ""
+        said = said or "The intervals are those of the samples, and may be too narrow"
+        there = intervals_file(model).is_file()
+        way = "For the calibrated intervals, leave out --intervals" if there else ""
+        say(f"{said}. {way or 'To calibrate them, pass --calibrate DATA'}")
     for path in report.written:
         say(f"Saved {path}")
     end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))

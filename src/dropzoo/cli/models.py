@@ -2,13 +2,14 @@
 
 import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
 from dropzoo.cli.console import console, say
+from dropzoo.cli.errors import options_in_errors
 from dropzoo.cli.options import DropoutOption, ModelOptions
 from dropzoo.cli.parsing import parse_dropout, parse_options
 from dropzoo.common.checks import unknown
@@ -43,7 +44,7 @@ def list_(
             for p in [models.get_plan(n)]
         ],
         "data": [
-            *((n, "embedded, needs no network") for n in training.list_data()),
+            *((n, "comes with dropzoo, needs no internet access") for n in training.list_data()),
             ("any TFDS name", "such as fashion_mnist; --manual-dir is for archives that you have downloaded"),
             ("a folder", "with images/ and masks/, or with one folder per class"),
         ],
@@ -140,7 +141,8 @@ def retrofit(
     from dropzoo.models.graph.record import load_model
 
     old = load_model(model)
-    new = models.strip_dropout(old) if strip else models.retrofit(old, parse_dropout(dropout))
+    with options_in_errors():
+        new = models.strip_dropout(old) if strip else models.retrofit(old, _places(dropout))
     with whole_file(out) as unfinished:
         new.save(unfinished)
     if not strip:
@@ -159,4 +161,16 @@ def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> "
     if option:
         raise ValueError("--option is for a model that is built by its name; the model in a file is built already")
     loaded = load_model(Path(model))
-    return models.retrofit(loaded, plan) if plan else loaded
+    with options_in_errors():
+        return loaded if plan is None else models.retrofit(loaded, _places(dropout))
+
+
+def _places(dropout: list[str] | None) -> Any:
+    """Reads `--dropout` as `retrofit` takes it: a plan's name, or a dict of places; a rate alone has no place."""
+    plan = parse_dropout(dropout)
+    if isinstance(plan, float):
+        raise ValueError(
+            'For a model in a file, --dropout must be "PLACE=SPEC", such as "before:Dense=0.5", or a plan\'s '
+            f"name. Received: {plan:g}"
+        )
+    return plan

@@ -56,13 +56,18 @@ def parse_range(value: str | None) -> tuple[float, float] | None:
         ) from None
 
 
-def parse_dropout(values: list[str] | None) -> Any:
-    """Reads `--dropout` as `build_model` takes it: None, a rate, a plan's name, or a dict of patterns."""
+def parse_dropout(values: list[str] | None, option: str = "--dropout") -> Any:
+    """Reads `--dropout` as `build_model` takes it: None, a rate, a plan's name, or a dict of patterns.
+
+    Args:
+        values: The values of the option, or None.
+        option: "--dropout"; or "--plan", whose parts are the values.
+    """
     if not values:
         return None
     if len(values) == 1 and "=" not in values[0]:
         return _number(values[0])
-    return _by_pattern("--dropout", "pattern=spec", values)
+    return _by_pattern(option, "pattern=spec", values)
 
 
 def parse_rate_schedule(values: list[str] | None) -> dict[str, Any] | None:
@@ -112,7 +117,9 @@ def _by_pattern(option: str, form: str, values: list[str]) -> dict[str, Any]:
     for value in values:
         pattern, equals, spec = value.partition("=")
         if not equals or not pattern or not spec:
-            raise ValueError(f'If {option} is passed several times, each must be "{form}". Received: {value!r}')
+            several = "has several parts" if option == "--plan" else "is passed several times"
+            rule = f"If {option} {several}, each must be" if len(values) > 1 else f"{option} must be"
+            raise ValueError(f'{rule} "{form}". Received: {value!r}')
         plan[pattern] = None if spec == "none" else _number(spec)
     return plan
 

@@ -45,8 +45,8 @@ def evaluate(
             "--mc",
             "--num-samples",
             min=0,
-            help="Also evaluate the mean over this many Monte-Carlo samples. For an ensemble, also the mean over "
-            "this many samples of all members together.",
+            help="Also evaluate the mean over this many Monte-Carlo samples. For an ensemble, two such means: "
+            "over samples of the first member, and over as many samples of all members together.",
         ),
     ] = 0,
     temperature: Annotated[

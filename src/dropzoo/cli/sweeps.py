@@ -123,7 +123,7 @@ class SpaceOptions:
             "specs": self.spec,
             "rates": self.rate,
             "rate_schedules": self.rate_schedule,
-            "plans": [parse_dropout(each.split(";")) for each in self.plan or ()],
+            "plans": [parse_dropout(each.split(";"), "--plan") for each in self.plan or ()],
             "normalizations": [None if each == "none" else each for each in self.normalization or ()],
             "augments": [parse_augment(each) for each in self.augment or ()],
             "weight_decays": self.weight_decay,

@@ -92,6 +92,7 @@ def train(
 
     Example: dropzoo train unet --data digit_scenes --dropout "bottleneck*=0.5" --option filters=16 --epochs 5
     """
+    from dropzoo.models import list_sites
     from dropzoo.runs.config import RunConfig
     from dropzoo.runs.data import judged_on, load_run_data, read_info
     from dropzoo.runs.description import show
@@ -138,14 +139,16 @@ def train(
         "log": parse_log(log),
         "show": lambda found: show(found, console.print, say),
     }
+    trained = None
     with options_in_errors():
         if count:
             columns = train_members(config, folder, count, **options)
         else:
-            _, figures = train_run(config, folder, **options)
+            trained, figures = train_run(config, folder, **options)
             columns = snapshot_figures(folder, figures) if snapshots else {judged_on(read_info(folder)): figures}
     console.print(figures_table(columns, judged_on(read_info(first_run(folder))) if members else ""))
-    say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))} --mc 30")
+    drops = trained is not None and not members and any(site.spec for site in list_sites(trained))
+    say(f"Saved in {folder}. Next: dropzoo evaluate {quote(str(folder))}{' --mc 30' if drops else ''}")
 
 
 def demo(

@@ -129,6 +129,8 @@ def held_out(
         raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")
     run = path.parent if path.name == "model.keras" and (path.parent / "run.json").is_file() else first_run(path)
     if not (run / "run.json").is_file():
+        if not (path if path.suffix == ".keras" else path / "model.keras").is_file():
+            raise ValueError(f"Expected a run's folder or a .keras file. Received: {path}")
         if wanted.data is None:
             raise ValueError(f"{path} does not say what it was trained on. Pass held-out images: --data DATA")
         model, config, data = load_model_for(path, wanted.data, wanted.manual_dir)

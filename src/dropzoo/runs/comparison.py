@@ -138,8 +138,8 @@ def compare(
     if wanted.calibration is not None:
         if (judged := judged_on(info, wanted.split) or "all") != "test":
             warnings.warn(
-                f"The guarantees are checked on {judged} images on which the calibration may have been fitted. "
-                f"Only other images show whether the guarantees hold",
+                f"The guarantees are checked on {judged} images, and the calibration may have been fitted on some "
+                "of them. Only other images show whether the guarantees hold",
                 stacklevel=2,
             )
         promises = _score_calibrated(model, wanted, dataset, info, scores)

@@ -28,10 +28,14 @@ def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
     if not (out / "run.json").exists() or not (out / "model.keras").exists():
         if (out / "model.keras").exists():
             raise ValueError(f"{out} holds no run, but a model. Pass its file: {quote(str(out / 'model.keras'))}")
+        if (out / "run.json").exists():
+            raise ValueError(f"The run in {out} is not finished. Repeat the command that started it")
+        if out.suffix == ".keras":
+            raise ValueError(
+                f"{out} is not the folder of a run. To use a model's file, pass data too: --data DATA"
+            )
         raise ValueError(
-            f"{out} holds no finished run; make one with: "
-            f"dropzoo train MODEL --data DATA --out {quote(str(out))}. "
-            "To evaluate another model, pass its data: --data DATA"
+            f"{out} holds no finished run; make one with: dropzoo train MODEL --data DATA --out {quote(str(out))}"
         )
     config = RunConfig.from_json(read_json(out / "run.json")["config"])
     model = load_run_model(out / "model.keras")
@@ -73,7 +77,8 @@ def load_model_for(
         data: Str, a data set or a folder, as for `load_data`.
         manual_dir: Str or None, as for `load_data`.
         split: The images to judge on, as for `judged_images`.
-        reading: Fields of `Settings` that say how a folder is read, and replace those of the run.
+        reading: Fields of `Settings` that say how a folder is read, and replace those of the run. None for a
+            command without such options, which errors then do not suggest.
 
     Returns:
         The model, a config that says how its data were loaded, and the data.
@@ -104,7 +109,7 @@ def load_model_for(
         model,
         config.model,
         loaded.info,
-        _all_classes(path),
+        "Choose another model, or other data" if reading is None else _all_classes(path),
         "Images are resized only for a model that takes square images",
     )
     if (path / "run.json").is_file():

@@ -160,7 +160,9 @@ def _check_engine(engine: str, workers: int | None, resources: dict[str, float] 
             raise ValueError(f"--engine ray needs extra packages: pip install '.[ray]' ({error})") from None
     for name, value in (("workers", workers), ("resources", resources)):
         if value is not None:
-            raise ValueError(f"`{name}` needs engine='ray'. Received: {name}={value} with engine='local'")
+            raise ValueError(
+                f"`{name}` needs engine='ray' (--engine ray). Received: {name}={value} with engine='local'"
+            )
     return None
 
 
