@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.common.checks import is_defined_again, parse_spec, snake_case, unknown
+from dropzoo.common.checks import is_same_definition, parse_spec, snake_case, unknown
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers._base import BaseDropout, Stochastic
@@ -49,7 +49,7 @@ def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
     0.3
     """
     name = snake_case(cls.__name__)
-    if name in _LAYERS and not is_defined_again(_LAYERS[name], cls):
+    if name in _LAYERS and not is_same_definition(_LAYERS[name], cls):
         raise ValueError(f"A layer named {name!r} is registered already: {_LAYERS[name]}. Choose another name")
     _LAYERS[name] = keras.saving.register_keras_serializable(package="dropzoo")(cls)
     return cls

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from dropzoo.common.checks import is_defined_again, unknown
+from dropzoo.common.checks import is_same_definition, unknown
 
 Builder = Callable[..., keras.Model]
 _MODELS: dict[str, Builder] = {}
@@ -43,7 +43,7 @@ def register_model(builder: Builder) -> Builder:
     [('hidden', 'dropout:0.5')]
     """
     name = builder.__name__
-    if name in _MODELS and not is_defined_again(_MODELS[name], builder):
+    if name in _MODELS and not is_same_definition(_MODELS[name], builder):
         raise ValueError(f"A model named {name!r} is registered already: {_MODELS[name]}. Choose another name")
     _MODELS[name] = builder
     return builder
@@ -62,7 +62,7 @@ def register_variant(base: Builder, name: str, summary: str, **defaults: Any) ->
         The new builder.
 
     Raises:
-        ValueError: If a model of this name is registered already.
+        ValueError: If another model of this name is registered already.
     """
 
     @functools.wraps(base)

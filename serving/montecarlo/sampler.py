@@ -238,9 +238,9 @@ class MonteCarlo:
     def side_by_side(self) -> bool:
         """Whether several threads may call this object at the same time: a call changes no variable of the model.
 
-        A subclassed model must have been sampled once before.
+        A subclassed model, or one that does not show whether it returns logits, must have been sampled before.
         """
-        return self._is_open and self._stage.keeps_nothing
+        return self._is_open and self.reader.settled and self._stage.keeps_nothing
 
     def plan(self, size: tuple[int, ...] | None = None) -> Cut:
         """Returns `cut(size)`; this is an alias of `cut`."""

@@ -7,13 +7,15 @@ import sys
 import warnings
 from pathlib import Path
 
+import keras
 import pytest
 import typer
 from PIL import Image
 
 from _cli import run
-from dropzoo import training
+from dropzoo import serving, training
 from dropzoo.cli import app as cli
+from dropzoo.cli.errors import options_in_errors
 
 
 def bad_inputs(tmp: Path, cnn: Path) -> dict[str, tuple[list[str], str]]:
@@ -187,3 +189,9 @@ def test_former_options_are_warned_of(monkeypatch, capsys):
     status, _, error = run(capsys, "predict", "a.png", "--calibration")
     assert status == 0 and seen == [["predict", "a.png"]]
     assert "--calibration will be refused" in error and "unless you pass --no-calibration" in error
+
+
+def test_errors_about_dropout_name_the_options():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="Leave out --mc.*dropzoo retrofit"), options_in_errors():
+        serving.MonteCarlo(model, 2, from_logits=True)

@@ -85,9 +85,10 @@ def test_batches_are_computed_side_by_side_where_they_may(layer, at_once, tmp_pa
     with keras.saving.custom_object_scope({"Noise": Noise}):
         predictor = load_predictor(tmp_path / "m.keras", 4, say=lambda text: None)
     lock, running, most = threading.Lock(), [0], [0]
-    met = threading.Barrier(at_once)
+    met, threads = threading.Barrier(at_once), set()
 
     def predict(x):
+        threads.add(threading.get_ident())
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
@@ -97,7 +98,11 @@ def test_batches_are_computed_side_by_side_where_they_may(layer, at_once, tmp_pa
             running[0] -= 1
         return found
 
-    found = list(answers(dataclasses.replace(predictor, predict=predict), pages, batch_size=2))
+    found = []
+    for answer in answers(dataclasses.replace(predictor, predict=predict), pages, batch_size=2):
+        found.append(answer)
+        assert at_once == 2 or running[0] == 0  # the caller may use the model itself
+    assert threads == {threading.get_ident()} or at_once == 2
     assert most[0] == at_once and predictor.side_by_side == (at_once == 2)
     assert [each.page for each in found] == pages
     for answer in found:

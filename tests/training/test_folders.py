@@ -60,7 +60,10 @@ def test_images_of_different_sizes(tmp_path):
         image = pixels(height, width, seed=number)
         write(tmp_path / "images" / f"{number}.png", image)
         write(tmp_path / "masks" / f"{number}.png", image[..., :1] // 128)
-    with pytest.raises(ValueError, match="Pass `image_size=.height, width.`, `batch_size=1`, or `augment` with"):
+    with pytest.raises(
+        ValueError,
+        match="Pass `image_size=.height, width.` .--image-size., `batch_size=1` .--batch-size., or `augment` with",
+    ):
         load_data(tmp_path)
 
     whole = load_data(tmp_path, batch_size=1)

@@ -83,8 +83,8 @@ for command in (
     app.command(help=_unwrapped(command.__doc__ or ""))(command)
 
 
-#: Options that no longer exist, and what to do instead.
-_FORMER = {"--calibration": "Leave it out: a calibration is used unless you pass --no-calibration"}
+#: Commands of 0.2 with an option that is accepted until version 0.4.
+_HAD_CALIBRATION = ("evaluate", "predict", "measure", "export")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -97,9 +97,10 @@ def main(args: list[str] | None = None) -> None:
         args: List of str, the arguments; those of the process by default. Commands find them as `context.obj`.
     """
     args = sys.argv[1:] if args is None else args
-    for option in _FORMER.keys() & set(args):
-        _warn(set(), f"The option {option} will be refused in version 0.4. {_FORMER[option]}")
-        args = [each for each in args if each != option]
+    if "--calibration" in args and next((each for each in args if each[0] != "-"), "") in _HAD_CALIBRATION:
+        way = "Leave it out: a calibration is used unless you pass --no-calibration"
+        errors.print(f"[yellow]Warning:[/yellow] The option --calibration will be refused in 0.4. {way}")
+        args = [each for each in args if each != "--calibration"]
     if "--debug" not in args:
         silence_tensorflow()
     try:

@@ -146,8 +146,9 @@ def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "Calibr
         path = fit_intervals(predictor, run, images, calibrated.calibration.data, how)
     except ValueError as error:
         # Intervals that were fitted to the samples of an earlier calibration do not hold for those of this one.
-        gone = ". The earlier intervals were deleted, because they do not fit the new calibration"
-        gone = gone if intervals_file(run).is_file() else ""
+        gone = ""
+        if intervals_file(run).is_file():
+            gone = ". The earlier intervals were deleted, because they do not fit the new calibration"
         intervals_file(run).unlink(missing_ok=True)
         say(f"The intervals of dropzoo measure were not calibrated: {str(error).rstrip('.')}{gone}")
         return

@@ -106,12 +106,15 @@ def measure(
         known = {} if intervals == "samples" else load_intervals(predictor, model, how)
         report = measure_into(predictor, paths or [], out, how, known, saved, shown, overwrite)
     if not known and report.rows:
-        one = predictor.num_samples < 2
-        said = "Each image was predicted in a single pass, so the intervals have no width" if one else ""
-        said = said or "The intervals are those of the samples, and may be too narrow"
-        there = intervals_file(model).is_file()
-        way = "For the calibrated intervals, leave out --intervals" if there else ""
-        say(f"{said}. {way or 'To calibrate them, pass --calibrate DATA'}")
+        said, way = (
+            "The intervals are those of the samples, and may be too narrow",
+            "To calibrate them, pass --calibrate DATA",
+        )
+        if predictor.num_samples < 2:
+            said = "Each image was predicted in a single pass, so the intervals have no width"
+        if intervals_file(model).is_file():
+            way = "For the calibrated intervals, leave out --intervals"
+        say(f"{said}. {way}")
     for path in report.written:
         say(f"Saved {path}")
     end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))

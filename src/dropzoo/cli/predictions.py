@@ -58,14 +58,14 @@ class ModelAnswers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Computing:
-    """The options that say how many images are computed at a time."""
+    """The options that say how many images are in a batch."""
 
     batch_size: Annotated[
         int | None,
         typer.Option(
             "--batch-size",
             min=1,
-            help="Number of images or tiles at a time. By default, this depends on their size.",
+            help="Number of images or tiles in a batch. By default, this depends on their size.",
         ),
     ] = None
     tile: Annotated[

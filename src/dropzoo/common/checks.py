@@ -185,6 +185,6 @@ def parse_spec(spec: str, form: str) -> tuple[str, tuple[Any, ...], dict[str, An
         raise ValueError(f'Expected "{form}". Received: {spec!r}') from None
 
 
-def is_defined_again(old: Any, new: Any) -> bool:
-    """Returns whether a class or function is a new definition of another, as when a notebook's cell runs again."""
-    return new is not old and (new.__module__, new.__qualname__) == (old.__module__, old.__qualname__)
+def is_same_definition(old: Any, new: Any) -> bool:
+    """Returns whether two classes or functions are one, or one that is defined again, as in a notebook."""
+    return (new.__module__, new.__qualname__) == (old.__module__, old.__qualname__)

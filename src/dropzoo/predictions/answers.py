@@ -2,9 +2,10 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +23,7 @@ _HELD_PIXELS = 2**22  # of images that are read ahead, which bounds the memory
 _BATCH_VALUES = 2**20  # pixels times classes of a batch, for the default size of a batch
 _MOST = 64  # images of a batch
 _AT_ONCE = 2  # batches that are computed at a time, so that no core waits for the end of a batch
+_Computed = dict[int, "Arrays | Exception"]
 
 
 @dataclass
@@ -94,7 +96,6 @@ class _Loaded:
     page: Page
     image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 1), np.float32))
     sized: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 1), np.float32))
-    error: Exception | None = None
 
 
 def answers(
@@ -104,7 +105,7 @@ def answers(
     batch_size: int | None = None,
     tile: int | None = None,
     overlap: int = 64,
-) -> Iterator[Answer]:
+) -> Generator[Answer, None, None]:
     """Yields the answer to each page in order; only a few images are held at a time.
 
     Images of the same size are computed together if they come soon after one another. With `tile`, larger images
@@ -113,25 +114,27 @@ def answers(
     Args:
         predictor: The model. With `tile`, its sampler draws fixed masks.
         pages: The pages.
-        batch_size: Int, how many images, or tiles, are computed at a time; None for a number that depends on their
-            size.
+        batch_size: Int, the number of images, or tiles, in a batch; None for a number that depends on their size.
+            Two batches of small images may be computed at a time.
         tile: Int, the size of a tile in pixels; None for whole images.
         overlap: Int, how many pixels neighbouring tiles share.
     """
     if batch_size is not None:
         check_count(batch_size, "batch_size")
     computing: deque[Iterator[Answer]] = deque()
-    ahead = 1 if predictor.side_by_side else 0  # else the caller could use the model at the same time
-    pool = ThreadPoolExecutor(_AT_ONCE if predictor.side_by_side else 1, "compute")
+    pool = ThreadPoolExecutor(1 if tf.config.list_physical_devices("GPU") else _AT_ONCE, "compute")
     try:
         for loaded in _gathered(_loaded(predictor, pages, tile), 2 * (batch_size or _MOST)):
-            if isinstance(loaded, list):
-                computing.append(_begun(pool, predictor, loaded, batch_size))
-                if len(computing) > ahead:
+            if isinstance(loaded, list) and predictor.side_by_side and not _fills_a_batch(loaded):
+                computing.append(_begun(pool.submit, predictor, loaded, batch_size))
+                if len(computing) > 1:
                     yield from computing.popleft()
                 continue
             while computing:
                 yield from computing.popleft()
+            if isinstance(loaded, list):
+                yield from _begun(_now, predictor, loaded, batch_size)
+                continue
             if tile is not None and loaded.error is None:
                 check_order(predictor)
                 loaded = _tiled(predictor, loaded.page, tile, overlap, batch_size)
@@ -237,14 +240,26 @@ def _is_large(shape: Sequence[int], tile: int) -> bool:
     return max(shape[:2]) > tile
 
 
+def _fills_a_batch(loaded: list[_Loaded]) -> bool:
+    """Whether an image is so large that it is a batch of its own. Two of them at a time could fill the memory."""
+    return any(each.sized.shape[0] * each.sized.shape[1] >= _BATCH_VALUES for each in loaded)
+
+
+def _now(compute: Callable[..., _Computed], *arguments: Any) -> Future[_Computed]:
+    """Computes in this thread, for models whose calls must not overlap. An interrupt stops it."""
+    done: Future[_Computed] = Future()
+    done.set_result(compute(*arguments))
+    return done
+
+
 def _begun(
-    pool: ThreadPoolExecutor, predictor: Predictor, loaded: list[_Loaded], batch_size: int | None
+    submit: Callable[..., Future[_Computed]], predictor: Predictor, loaded: list[_Loaded], batch_size: int | None
 ) -> Iterator[Answer]:
     """Begins to compute images, those of the same size together. Returns their answers in order."""
     by_size: dict[tuple[int, ...], list[int]] = {}
     for i, each in enumerate(loaded):
         by_size.setdefault(each.sized.shape, []).append(i)
-    found: dict[int, Future[dict[int, Arrays | Exception]]] = {}
+    found: dict[int, Future[_Computed]] = {}
     for shape, places in by_size.items():
         classes = len(predictor.class_names or "ab")
         fitting = int(np.clip(_BATCH_VALUES // (shape[0] * shape[1] * classes), 1, _MOST))
@@ -254,11 +269,11 @@ def _begun(
             images = [loaded[i].sized for i in some]
             if first:  # a batch of another size would cost a compilation
                 images += [images[-1]] * (step - len(some))
-            found |= dict.fromkeys(some, pool.submit(_computed, predictor, images, some))
+            found |= dict.fromkeys(some, submit(_computed, predictor, images, some))
     return (_answer(each, found.pop(i).result()[i]) for i, each in enumerate(loaded))
 
 
-def _computed(predictor: Predictor, images: list[np.ndarray], places: list[int]) -> dict[int, Arrays | Exception]:
+def _computed(predictor: Predictor, images: list[np.ndarray], places: list[int]) -> _Computed:
     """The statistics of each image of a batch, or the model's error on it. Images without a place are left out."""
     try:
         out = predictor.predict(np.stack(images))

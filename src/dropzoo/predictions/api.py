@@ -1,6 +1,7 @@
 """`predict_files`: the answers to many image files, one after another."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from dropzoo.predictions.answers import Answer, answers
@@ -32,8 +33,8 @@ def predict_files(
         num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30. For an ensemble, it is
             the number for all members together, and None averages the members without dropout. A predictor and a
             calibration have their own number. So does a SavedModel if `tile` is None.
-        batch_size: Positive int or None, how many images, or tiles, are computed at a time; None for a number that
-            depends on their size.
+        batch_size: Positive int or None, the number of images, or tiles, in a batch; None for a number that
+            depends on their size. Two batches of small images may be computed at a time.
         tile: Positive int or None, the tile size in pixels; larger images are read and computed in tiles of this
             size. None for whole images.
         overlap: Int from 0 to half of `tile`, how many pixels neighbouring tiles share.
@@ -79,10 +80,11 @@ def predict_files(
             raise error
         on_error(Path(path), error)
     only = [page for page, _ in pages]
-    for answer in answers(predictor, only, batch_size=batch_size, tile=tile, overlap=overlap):
-        if answer.error is None:
-            yield answer
-        elif on_error is None:
-            raise answer.error
-        else:
-            on_error(answer.page.path, answer.error)
+    with closing(answers(predictor, only, batch_size=batch_size, tile=tile, overlap=overlap)) as found:
+        for answer in found:
+            if answer.error is None:
+                yield answer
+            elif on_error is None:
+                raise answer.error
+            else:
+                on_error(answer.page.path, answer.error)

@@ -70,7 +70,11 @@ class _Connection:
             said = f"The server at {self.address} does not answer: {reason}. Start it with dropzoo serve"
             raise ValueError(said) from error
         except http.client.HTTPException as error:  # another protocol, or an answer that broke off
-            raise self.other(f"{type(error).__name__}, {error}") from error
+            if path == "/v1/models":
+                raise self.other(f"{type(error).__name__}, {error}") from error
+            raise ValueError(
+                f"The answer of the server at {self.address} broke off: {error}. Try again"
+            ) from error
 
 
 def connect(address: str, token: str | None = None) -> Predictor:
@@ -106,7 +110,7 @@ def connect(address: str, token: str | None = None) -> Predictor:
 
 
 def _checked(address: str) -> str:
-    """Returns an address with its scheme, or raises a ValueError if it is none."""
+    """Returns an address with its scheme, or raises a ValueError if it is not an address."""
     with contextlib.suppress(ValueError):  # of brackets that do not close, or a port that is no number
         parts = urllib.parse.urlsplit(address if "//" in address else f"http://{address}")
         fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

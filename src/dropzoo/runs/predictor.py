@@ -13,7 +13,7 @@ from dropzoo.common.words import count_of
 from dropzoo.runs.statistics import Arrays, arranged
 from dropzoo.training.data.images import read_images
 
-#: The answers of a calibration that masks and maps have, with the guarantee that each is about.
+#: The maps that a calibration adds, with the guarantee that each one needs.
 GUARANTEED = {"outer": "miss", "inner": "false", "lower": "interval", "upper": "interval"}
 
 
@@ -81,7 +81,7 @@ class Predictor:
         return self.task in ("multi_class", "binary")
 
     def lacks(self, statistic: str) -> bool:
-        """Returns whether no answer can have a statistic: `"variance"`, `"mutual_information"`, `"outer"`, ..."""
+        """Returns whether all answers are without a statistic, such as `"variance"` or `"outer"`."""
         if self.outputs is not None:
             return statistic not in self.outputs
         if statistic in GUARANTEED:

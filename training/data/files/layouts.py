@@ -122,10 +122,11 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
 def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
     """Returns the folder of a folder or pattern, and its image files."""
     path = Path(text).expanduser()
+    path = path.relative_to(root) if path.is_relative_to(root) else path
     base, path = root / path.anchor, path.relative_to(path.anchor)
     if (base / path).is_dir():
         return base / path, listing.images(base / path)
-    if not glob.has_magic(text):
+    if not glob.has_magic(str(path)):
         raise ValueError(
             f"No such folder: {base / path}. Expected a folder within {root}, or a pattern such as '*_mask.png'"
         )
