@@ -40,8 +40,8 @@ def images_of(name: str, arguments: argparse.Namespace) -> tuple[np.ndarray, np.
     if name == "cifar10_jpeg":
         return injected.images_of(arguments, "test")
     if name == "dsb2018_nuclei":
-        batches = training.load_data(arguments.dsb2018, batch_size=1).test.as_numpy_iterator()
-        images, masks = (np.concatenate(each) for each in zip(*batches, strict=True))
+        test = training.load_data(arguments.dsb2018, batch_size=1).test.as_numpy_iterator()
+        images, masks = (np.concatenate(each) for each in zip(*test, strict=True))
         return images, masks.astype(int)
     digits, labels = digits_by_split()["test"]
     if name == "digits":

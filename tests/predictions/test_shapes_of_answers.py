@@ -111,6 +111,27 @@ def test_batches_are_computed_side_by_side_where_they_may(layer, at_once, tmp_pa
             np.testing.assert_allclose(answer.whole()["mean"], alone["mean"], atol=1e-6)
 
 
+def test_large_images_are_computed_one_at_a_time(tmp_path, monkeypatch):
+    """Each of them is a batch of its own, so two would need twice the memory."""
+    monkeypatch.setattr(room, "_BATCH_VALUES", 30)
+    inputs = keras.Input((None, None, 1))
+    outputs = kl.Dense(3, "softmax")(kl.Dropout(0.5)(kl.GlobalAveragePooling2D()(kl.Conv2D(4, 3)(inputs))))
+    keras.Model(inputs, outputs).save(tmp_path / "m.keras")
+    predictor = load_predictor(tmp_path / "m.keras", 2, say=lambda text: None)
+    threads = []
+
+    def predict(x):
+        threads.append(threading.get_ident())
+        return predictor.predict(x)
+
+    for side, here in ((6, True), (5, False)):
+        threads.clear()
+        pages = images(tmp_path, *[side] * 4)
+        found = list(answers(dataclasses.replace(predictor, predict=predict), pages))
+        assert [each.page for each in found] == pages and predictor.side_by_side
+        assert [each == threading.get_ident() for each in threads] == [here] * len(threads) != []
+
+
 def test_the_largest_deviation_comes_first():
     few, many = {"deviation_a": 0.5, "deviation_b": 0.1}, {"deviation_a": 0.1, "deviation_b": 0.9}
     assert urgency(many) > urgency(few)

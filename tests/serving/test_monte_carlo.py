@@ -173,6 +173,22 @@ def test_softmax(classes):
     np.testing.assert_array_equal(far, np.eye(classes)[[-1, 0]])
 
 
+class OwnSoftmax(keras.layers.Layer):
+    """A softmax that the graph does not show."""
+
+    def call(self, x):
+        return tf.exp(x) / tf.reduce_sum(tf.exp(x), -1, keepdims=True)
+
+
+def test_calls_are_made_side_by_side_once_a_batch_has_shown_what_the_output_is():
+    inputs = keras.Input((4,))
+    drop = keras.layers.Dropout(0.5)(keras.layers.Dense(3)(inputs))
+    mc = serving.MonteCarlo(keras.Model(inputs, OwnSoftmax()(drop)), num_samples=2)
+    assert not mc.side_by_side
+    mc(np.zeros((2, 4), "float32"))
+    assert mc.side_by_side
+
+
 def test_single_logit_is_a_coin():
     out = serving.MonteCarlo(small_cnn(num_classes=1, scale=1.0), num_samples=6)(images())
     p = out["mean"].numpy()[:, 0]
