@@ -15,6 +15,7 @@ from dropzoo.models.graph.random import random_layers
 from dropzoo.models.graph.unroll import Unrolled
 from dropzoo.serving.montecarlo.active import TRACING, Sites, choose, redirectable, redirected, warn_of
 from dropzoo.serving.montecarlo.cut import costs_or_none, fill_shapes
+from dropzoo.serving.montecarlo.normalize import at_once
 from dropzoo.serving.montecarlo.plain import seeded
 from dropzoo.serving.montecarlo.probe import ROWS, codes_of, frozen_layers, out_of_order
 from dropzoo.serving.montecarlo.reader import Reader
@@ -59,6 +60,7 @@ class Stage:
                 self._trained.append(step.operation)
             if code.always or (step.training and code.draws):
                 drawing.append(step)
+        self._graph.steps = [at_once(step) for step in self._graph.steps]
         self._frozen = self._held_back(on_layers)
         self._draws = bool(drawing)
         self.trunk = Trunk(self._graph, [each.layer for each in self.active], drawing, cache)

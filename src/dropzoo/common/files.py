@@ -49,6 +49,35 @@ def whole_file(path: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
+class RealPaths:
+    """Finds the real paths of many files. It resolves each folder once, which is much faster than `Path.resolve`.
+
+    Do not keep it: it does not notice when a folder becomes a link.
+
+    Example:
+    >>> from pathlib import Path
+    >>> real_path = RealPaths()
+    >>> real_path(Path("a.png")) == Path("a.png").resolve()
+    True
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, Path] = {}
+
+    def __call__(self, path: Path) -> Path:
+        """Returns the real path of a file.
+
+        Args:
+            path: Path of a file, which need not exist.
+        """
+        if path.name in ("", "..") or path.is_symlink():
+            return path.resolve()
+        folder = path.parent
+        if folder not in self._folders:
+            self._folders[folder] = folder.resolve()
+        return self._folders[folder] / path.name
+
+
 def _replace(new: Path, path: Path) -> None:
     """Renames a file. On Windows it waits up to a second for other programs that have the old file open."""
     for _ in range(_TRIES if sys.platform == "win32" else 0):

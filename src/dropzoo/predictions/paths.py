@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dropzoo.common.claims import without_claimed
+from dropzoo.common.files import RealPaths
 from dropzoo.common.words import count_of
 from dropzoo.training.data.files.listing import (
     Listing,
@@ -50,47 +51,59 @@ def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[
             in UTF-8.
     """
     found: dict[Path, Found] = {}
+    real_path = RealPaths()
     for path in (Path(each).expanduser() for each in paths):
-        for each in _in_path(path, None if avoid is None or _lies_in(path, avoid) else avoid.resolve()):
-            found.setdefault(each.path.resolve(), each)
+        avoided = _Avoided(None if avoid is None or _lies_in(path, avoid) else avoid.resolve(), real_path)
+        for each in _in_path(path, avoided):
+            found.setdefault(real_path(each.path), each)
     refuse_undecoded(each.path for each in found.values())
     return list(found.values())
 
 
-def _in_path(path: Path, avoid: Path | None) -> list[Found]:
+class _Avoided:
+    """The folder that is not searched, or none."""
+
+    def __init__(self, folder: Path | None, real_path: RealPaths) -> None:
+        self._folder, self._real_path = folder, real_path
+
+    def holds(self, path: Path) -> bool:
+        return self._folder is not None and self._real_path(path).is_relative_to(self._folder)
+
+
+def _in_path(path: Path, avoided: _Avoided) -> list[Found]:
     if path.is_dir():
-        return _in_folder(path, avoid)
+        return _in_folder(path, avoided)
     if path.exists():
         return [Found(path, Path(path.stem))]
     if glob.has_magic(str(path)):
         matches = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-        files = _images(matches, avoid)
-        folders = [] if files else [each for each in matches if each.is_dir() and not _within(each, avoid)]
-        inside = [each for folder in folders for each in _in_folder(folder, avoid)]
+        files = _images(matches, avoided)
+        folders = [] if files else [each for each in matches if each.is_dir() and not avoided.holds(each)]
+        inside = [each for folder in folders for each in _in_folder(folder, avoided)]
         if not files and not inside:
             raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
         return [Found(each, Path(each.stem)) for each in files] + inside
     raise ValueError(f"No such file or folder: {path}")
 
 
-def _images(files: Iterable[Path], avoid: Path | None) -> list[Path]:
+def _images(files: Iterable[Path], avoided: _Avoided) -> list[Path]:
     """The images among files: neither outputs of the commands nor files that were not finished."""
-    images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and _is_wanted(each, avoid)]
+    images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and _is_wanted(each, avoided)]
     return without_claimed(images)
 
 
-def _is_wanted(file: Path, avoid: Path | None) -> bool:
-    return not _within(file, avoid) and not file.stem.endswith(".unfinished")
+def _is_wanted(file: Path, avoided: _Avoided) -> bool:
+    return not avoided.holds(file) and not file.stem.endswith(".unfinished")
 
 
-def _in_folder(folder: Path, avoid: Path | None) -> list[Found]:
+def _in_folder(folder: Path, avoided: _Avoided) -> list[Found]:
     listing = Listing()
     files = listing.images(folder)
     is_of_masks = functools.cache(_is_folder_of_masks)
     images = [
         each
         for each in files
-        if _is_wanted(each, avoid)
+        if _is_wanted(each, avoided)
         and not any(
             is_of_masks(parent) for parent in each.parents if parent != folder and parent.is_relative_to(folder)
         )
@@ -119,11 +132,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
     start = path
     while not start.exists() and glob.has_magic(str(start)):
         start = start.parent
-    return _within(start, folder.resolve())
-
-
-def _within(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.resolve().is_relative_to(folder)
+    return start.resolve().is_relative_to(folder.resolve())
 
 
 def _suffixes() -> str:

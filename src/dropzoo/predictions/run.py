@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dropzoo.common.files import RealPaths
 from dropzoo.predictions.answers import Answer, answers
 from dropzoo.predictions.behind import written_behind
 from dropzoo.predictions.paths import Found, Names, find_images
@@ -283,9 +284,10 @@ def _check_files_stay(table: Path | None, journal: Journal | None, left: Sequenc
 
 def _check_inputs_stay(found: Sequence[Found], files: dict[str, dict[str, Path]], table: Path | None) -> None:
     """Raises a ValueError if an output would overwrite an image."""
-    inputs = {each.path.resolve() for each in found}
+    real_path = RealPaths()
+    inputs = {real_path(each.path) for each in found}
     for path in _paths(files.values()) + ([] if table is None else [table]):
-        if path.resolve() in inputs:
+        if real_path(path) in inputs:
             raise ValueError(
                 f"{path} is one of the images and is not overwritten: choose another folder with --out"
             )

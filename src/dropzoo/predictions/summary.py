@@ -113,7 +113,8 @@ class MaskSummary:
                 self._most[name] = max(self._most.get(name, 0.0), float(strip[name].max()))
         if "votes" in strip:
             n = strip["votes"].reshape(-1, classes).astype(np.float64)
-            pairs, votes = (n * (n - 1)).clip(0).sum(0), n.sum(0)
+            ones = np.ones(len(n))  # a product is much faster than a sum over the first axis
+            pairs, votes = ones @ np.maximum(n * (n - 1), 0), ones @ n
             self._pairs = pairs if self._pairs is None else self._pairs + pairs
             self._votes = votes if self._votes is None else self._votes + votes
         for name in ("inner", "outer"):
