@@ -8,6 +8,8 @@ import tifffile
 from PIL import ExifTags, Image, ImageOps
 
 from _pictures import pixels, stored, write
+from dropzoo.predictions.reading import pages_of
+from dropzoo.training.data.files.headers import read_facts
 from dropzoo.training.data.images import read_images, read_mask
 from dropzoo.training.data.load import load_data
 
@@ -101,3 +103,29 @@ def test_number_types_may_be_mixed(tmp_path):
     write(tmp_path / "b" / "0.png", np.full((2, 2, 1), 65535, "uint16"))
     images, _ = next(iter(load_data(tmp_path).train))
     np.testing.assert_array_equal(images, np.ones((2, 2, 2, 1)))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_inks_become_colours(tmp_path, compression):
+    """Print shops store cyan, magenta, yellow and black; the values are those of Pillow, which has no profile."""
+    inks = Image.fromarray(pixels(6, 8, 4), "CMYK")
+    inks.save(tmp_path / "a.tif", compression=compression)
+    expected = np.asarray(inks.convert("RGB")).astype(int)
+    found = read_images([tmp_path / "a.tif"])[0]
+    assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 1  # Pillow rounds in another way
+    facts, _ = read_facts([tmp_path / "a.tif"])
+    assert facts[tmp_path / "a.tif"].channels == 3
+    for page in pages_of(tmp_path / "a.tif", 3):
+        np.testing.assert_array_equal(page.read(), found)
+
+
+def test_a_stack_of_imagej_that_is_cut_short_is_not_its_first_image(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels(32, 40, 8).transpose(2, 0, 1), imagej=True, metadata={"axes": "ZYX"})
+    assert len(pages_of(path, 1)) == 8
+    path.write_bytes(path.read_bytes()[:-5000])
+    words = "states 8 images, for which it needs"
+    for read in (lambda: read_images([path]), lambda: read_mask(path, 0), lambda: pages_of(path, 1)):
+        with pytest.raises(ValueError, match=f"a.tif.*Replace or remove the file.*{words}"):
+            read()
+    assert words in read_facts([path])[1][path]

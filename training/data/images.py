@@ -10,7 +10,7 @@ import tifffile
 from PIL import ExifTags, Image
 
 from dropzoo.common.images import unreadable, upright
-from dropzoo.common.tiff import arranged
+from dropzoo.common.tiff import arranged, check_whole
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 ARRAY_SUFFIXES = {".npy", ".npz"}
@@ -179,11 +179,11 @@ def _by_tensorflow(data: bytes) -> np.ndarray:
 
 
 def by_pillow(path: Path, palette: bool = True, page: int | None = None) -> np.ndarray:
-    """Reads a file with Pillow, which knows more formats than TensorFlow; with `palette`, indices as colours."""
+    """Reads a file with Pillow, which knows more formats than TensorFlow; with `palette`, all colours as RGB."""
     with Image.open(path) as image:
         if page is not None:
             image.seek(page)
-        if image.mode == "P" and palette:
+        if image.mode in ("P", "CMYK") and palette:
             image = image.convert("RGB")
         pixels = np.asarray(image)
         if image.mode == "1":
@@ -203,6 +203,7 @@ def without_alpha(pixels: np.ndarray) -> np.ndarray:
 def read_tiff(path: Path, is_mask: bool, page: int | None = None) -> np.ndarray:
     """Reads a TIFF file, or one page of a stack."""
     with tifffile.TiffFile(path) as file:
+        check_whole(file)
         series = file.series[0]
         first: Any = file.pages[0]
         try:

@@ -1,12 +1,45 @@
-"""The pixels of TIFF files, which store grey values, colours, palettes and alpha in several ways."""
+"""The pixels of TIFF files, which store grey values, colours, inks, palettes and alpha in several ways."""
 
 from typing import Any
 
 import numpy as np
 
+_INKS = 4  # cyan, magenta, yellow and black
+
+
+def check_whole(file: Any) -> None:
+    """Raises an error if a stack of ImageJ is cut short; tifffile then takes it for its first image alone.
+
+    Args:
+        file: An open `tifffile.TiffFile`.
+
+    Raises:
+        ValueError: If the file ends before the last image that it states.
+    """
+    page, stated = file.pages[0], (file.imagej_metadata or {}).get("images", 1)
+    if stated > 1 and len(file.pages) == 1 and not page.is_tiled and page.compression == 1:
+        needed = page.dataoffsets[0] + stated * page.nbytes
+        if file.filehandle.size < needed:
+            raise ValueError(
+                f"the file states {stated} images, for which it needs {needed} bytes, but it has "
+                f"{file.filehandle.size}"
+            )
+
+
+def channels_stated(page: Any, samples: int) -> int:
+    """Returns how many channels `arranged` gives for a page without a palette.
+
+    Args:
+        page: The page, a `tifffile.TiffPage`.
+        samples: Int, the number of values that are stored for a pixel.
+    """
+    if _has_inks(page, samples):
+        return 3
+    return samples - _has_alpha(page)
+
 
 def arranged(pixels: np.ndarray, axes: str, page: Any, is_mask: bool = False) -> np.ndarray:
-    """Returns the pixels of a TIFF file as `(height, width, channels)`, without alpha.
+    """Returns the pixels of a TIFF file as `(height, width, channels)`, without alpha, and inks as RGB.
 
     Args:
         pixels: Array of the stored values.
@@ -18,7 +51,6 @@ def arranged(pixels: np.ndarray, axes: str, page: Any, is_mask: bool = False) ->
         ValueError: If there are other axes.
     """
     kind = page.photometric.name
-    has_alpha = bool(page.extrasamples) and kind == "RGB"
     if kind == "PALETTE" and not is_mask:
         colours = (page.colormap >> 8).astype(np.uint8)  # the file has 16 bits for each value
         pixels, axes = np.moveaxis(colours[:, pixels.astype(int)], 0, -1), axes + "S"
@@ -31,4 +63,23 @@ def arranged(pixels: np.ndarray, axes: str, page: Any, is_mask: bool = False) ->
     if pixels.ndim != 3 or "Y" not in axes or "X" not in axes:
         raise ValueError(f"expected height, width and channels, received axes {axes} of shape {pixels.shape}")
     pixels = np.transpose(pixels, (axes.index("Y"), axes.index("X"), 3 - axes.index("Y") - axes.index("X")))
-    return pixels[..., :-1] if has_alpha else pixels
+    if _has_inks(page, pixels.shape[-1]) and not is_mask:
+        return _from_inks(pixels[..., :_INKS])
+    return pixels[..., :-1] if _has_alpha(page) else pixels
+
+
+def _has_alpha(page: Any) -> bool:
+    return bool(page.extrasamples) and page.photometric.name == "RGB"
+
+
+def _has_inks(page: Any, samples: int) -> bool:
+    return page.photometric.name == "SEPARATED" and samples - len(page.extrasamples) == _INKS
+
+
+def _from_inks(pixels: np.ndarray) -> np.ndarray:
+    """Cyan, magenta, yellow and black as red, green and blue, without a colour profile, as Pillow does."""
+    if pixels.dtype.kind != "u":
+        raise ValueError(f"expected inks (CMYK) as unsigned integers, received {pixels.dtype}")
+    top = np.float64(np.iinfo(pixels.dtype).max)
+    light = top - pixels
+    return np.rint(light[..., :3] * light[..., 3:] / top).astype(pixels.dtype)

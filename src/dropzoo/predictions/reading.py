@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 
 from dropzoo.common.images import unreadable
-from dropzoo.common.tiff import arranged
+from dropzoo.common.tiff import arranged, check_whole
 from dropzoo.predictions.tags import Tags, tags_of_picture, tags_of_tiff
 from dropzoo.training.data.images import ARRAY_SUFFIXES, TIFF_SUFFIXES, read_images, read_tiff, usual
 
@@ -96,6 +96,7 @@ def pages_of(path: Path, channels: int) -> list[Page]:
             return [Page(path, tags=Tags() if path.suffix.lower() in ARRAY_SUFFIXES else tags_of_picture(path))]
     pages: list[tuple[Tags, _Place, tuple[int, int]]] = []
     with _reading(path), tifffile.TiffFile(path) as file:
+        check_whole(file)
         for number, series in enumerate(file.series):
             first = series.keyframe
             if number and first.is_reduced:

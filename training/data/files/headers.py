@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, JpegImagePlugin
 
+from dropzoo.common.tiff import channels_stated, check_whole
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import (
     ARRAY_SUFFIXES,
@@ -158,6 +159,7 @@ def _jpeg_facts(image: Any) -> Facts:
 
 def _tiff_facts(path: Path, pages: str) -> Facts:
     with tifffile.TiffFile(path) as file:
+        check_whole(file)
         series = file.series[0]
         page: Any = file.pages[0]
         axes, shape, dtype = series.axes, series.shape, series.dtype
@@ -172,8 +174,7 @@ def _tiff_facts(path: Path, pages: str) -> Facts:
             raise ValueError(f"expected height, width and channels, received axes {axes} of shape {shape}")
         height, width = shape[axes.index("Y")], shape[axes.index("X")]
         channels = 1 if len(shape) == 2 else int(np.prod(shape)) // (height * width)
-        kind = page.photometric.name
-        if kind == "PALETTE":
+        if page.photometric.name == "PALETTE":
             return Facts(height, width, 3, "uint8", pages=count)
-        channels -= bool(page.extrasamples) and kind == "RGB"
+        channels = channels_stated(page, channels)
         return Facts(height, width, channels, dtype.name, pages=count, is_open="Q" in axes)
