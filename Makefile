@@ -77,7 +77,7 @@ bench: .venv/dev  ## runs the benchmarks that need no data, GPU, extra or hours;
 evidence: .venv/dev  ## tries claims on dropout, for hours; writes docs/evidence.md (ARGS="--list", "--claim 13", "--quick")
 	$(BIN)/python benchmarks/evidence/run.py $(ARGS)
 
-clean:
+clean:  ## removes the environments, and all that the other targets made
 	rm -rf .venv .venv-* build dist demo runs docs/_build docs/api/generated src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/core: pyproject.toml constraints.txt

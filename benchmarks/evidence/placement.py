@@ -122,10 +122,10 @@ CLAIMS = (
     Claim(
         2,
         "Dropout helps most after dense layers.",
-        "In each condition, dropout is at one kind of site of the small CNN, or in one part of a U-Net, at its "
-        "best rate. The first statements compare each kind of site with no dropout, by accuracy and by calibrated "
-        "NLL. The last statements test the claim itself: they compare dropout after dense layers with dropout at "
-        "each other kind of site, by calibrated NLL.",
+        "In each condition, dropout is at one kind of site of the small CNN (or at two kinds together), or in one "
+        "part of a U-Net, at its best rate. The first statements compare each kind of site with no dropout, by "
+        "accuracy and by calibrated NLL. The last statements test the claim itself: they compare dropout after "
+        "dense layers with dropout at each other kind of site, by calibrated NLL.",
         (
             (SMALL, (NONE, *SITES.values())),
             (NUCLEI[1], (NONE, *UNET_SITES.values())),
@@ -201,12 +201,12 @@ CLAIMS = (
         5,
         "Dropout slows convergence; early dropout helps networks that underfit, and late dropout helps networks "
         "that overfit; the validation loss falls more smoothly; too much dropout makes training unstable.",
-        "The rates are fixed, and training always takes 60 epochs (20 for the tiny CNN), because the claim is "
-        "about the course of training and not about its result. There are four measures: the number of epochs "
-        "until the validation NLL is below 0.65; *wiggle*, the mean absolute second difference of the validation "
-        "NLL from epoch to epoch; how far the validation NLL rises after its minimum; and the standard deviation "
-        "of the gradient norm over training batches, divided by its mean. Early dropout ends after a sixth of the "
-        "epochs, and late dropout begins then, as in Liu et al., 2023.",
+        "The rates are fixed, and training always takes 60 epochs (20 for a CNN of one module with 4 filters, on "
+        "20,000 images), because the claim is about the course of training and not about its result. There are "
+        "four measures: the number of epochs until the validation NLL is below 0.65; *wiggle*, the mean absolute "
+        "second difference of the validation NLL from epoch to epoch; how far the validation NLL rises after its "
+        "minimum; and the standard deviation of the gradient norm over training batches, divided by its mean. "
+        "Early dropout ends after a sixth of the epochs, and late dropout begins then, as in Liu et al., 2023.",
         ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, times"), _TIMES)),
         (
             Statement("More epochs to the given loss", "epochs_to_given_nll", "0.3", "none", 1),
@@ -229,8 +229,8 @@ CLAIMS = (
         "With too high a rate, the network underfits; each site has its own best rate.",
         "In each condition, dropout is at one kind of site of the small CNN, at the rate 0.1, 0.5 or 0.9. "
         "Training takes 60 epochs. The statements compare accuracies in one pass. This network has BatchNorm, "
-        "and its moving statistics are collected in training, with dropout. In one pass, without dropout, the "
-        "inputs of BatchNorm have a different variance (Li et al., 2018, arXiv:1801.05134). If the rate is "
+        "and its moving statistics are collected in training, with dropout. In one pass, the dropout is off, "
+        "so the inputs of BatchNorm have a different variance (Li et al., 2018, arXiv:1801.05134). If the rate is "
         "high, this alone makes the accuracy collapse. Samples have the same dropout as training: with "
         "samples, the accuracy in the rows `input 0.9` and `after conv 0.9` is several times as high. There "
         "is no such shift in `after dense`, whose dropout is after the last BatchNorm. No statement tests the "

@@ -115,7 +115,8 @@ CLAIMS = (
         "three. In each experiment, we compute by how much the test accuracy is higher for the first classes than "
         "for the last classes: once after training in this order, and once after training on shuffled images. The "
         "*advantage of the first classes* is the number after ordered training minus the number after shuffled "
-        "training. All accuracies are measured in one pass.",
+        "training. All accuracies are measured in one pass. The plans, the learning rate and the number of epochs "
+        "are fixed. In the first experiment, the learning rate is constant.",
         (
             (Setting("Ten circles, then ten squares", "circles, then squares", 20, _NET, 5, (1e-3,)), _ORDERED),
             (Setting("Digits, class after class", "digits, class after class", 1400, _NET, 20, (1e-3,)), _ORDERED),
