@@ -141,7 +141,7 @@ class LiveRate(Stochastic):
 
 
 class BaseDropout(LiveRate):
-    """Base of the site layers, which can be used at any site of a model.
+    """Base of the site layers: the layers that a plan can put at the sites of a model.
 
     A site layer has no weights and keeps the shape of its inputs. The inputs can have any shape with a batch axis,
     unless the subclass needs a certain number of axes. A subclass defines `drop`, and also `infer` if the layer

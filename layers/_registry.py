@@ -60,8 +60,8 @@ def list_layers(pattern: str = "*", sites_only: bool = False) -> list[str]:
 
     Args:
         pattern: Str. An fnmatch pattern for the names.
-        sites_only: Bool. Whether to list only layers that can be used at any site: layers without weights that
-            keep the shape of their inputs.
+        sites_only: Bool. Whether to list only site layers: layers without weights that keep the shape of their
+            inputs.
 
     Returns:
         A sorted list of str; it is empty if no name matches.
@@ -133,7 +133,8 @@ def get(spec: Any) -> keras.Layer:
 def describe(layer: keras.Layer) -> str:
     """Returns the spec of a layer, such as `"dropout:0.3"`.
 
-    For a layer that can be used at any site, `get` makes a layer with the same settings from this spec.
+    For a site layer, `get` makes a layer with the same rate and options from this spec, but not with the same
+    seed.
 
     Args:
         layer: A layer of this package, or a dropout layer of Keras.

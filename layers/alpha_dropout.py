@@ -33,7 +33,7 @@ class AlphaDropout(BaseDropout):
         kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Floating point tensor of any rank.
+        inputs: Floating point tensor of rank 1 or more.
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:

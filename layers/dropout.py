@@ -36,7 +36,7 @@ class Dropout(BaseDropout):
         kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Floating point tensor of any rank.
+        inputs: Floating point tensor of rank 1 or more.
         training: Bool. Whether to drop; defaults to False.
 
     Input shape:

@@ -26,7 +26,7 @@ class GaussianDropout(BaseDropout):
         kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Floating point tensor of any rank.
+        inputs: Floating point tensor of rank 1 or more.
         training: Bool. Whether to add noise; defaults to False.
 
     Input shape:

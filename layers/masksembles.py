@@ -29,9 +29,9 @@ class Masksembles(BaseDropout):
     `1 / (2 * masks * channels)`. The permutations depend only on `mask_seed`, `masks` and the number of channels,
     so a saved model has the same masks. Kept units are scaled by `1 / (1 - rate)`.
 
-    Differs from the paper: the mask of a sample is random, instead of depending on its place in the batch; the
-    masks of several layers are drawn independently; the argument is the dropped fraction, instead of a scale for
-    the overlap of the masks; and inference uses no mask, as for all layers of this package.
+    Differs from the paper: the mask of a sample is random, instead of depending on its place in the batch; each
+    layer chooses its mask independently of the other layers; the argument is the dropped fraction, instead of
+    a scale for the overlap of the masks; and inference uses no mask, as for all layers of this package.
 
     Args:
         rate: Float in [0, 1). Fraction of the channels that a mask drops, on average over all masks.

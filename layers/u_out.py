@@ -24,7 +24,7 @@ class UOut(BaseDropout):
         kwargs: Arguments of `keras.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Floating point tensor of any rank.
+        inputs: Floating point tensor of rank 1 or more.
         training: Bool. Whether to add noise; defaults to False.
 
     Input shape:

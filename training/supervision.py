@@ -32,9 +32,9 @@ class DeepSupervision(keras.Model):
 
     Args:
         model: A Functional model with one image as input and the logits of one mask as output, such as `unet`.
-        sites: The names of the sites that get a loss. None means the last site of each decoder stage except the
-            final one; in a `unet_plus_plus`, the full-size nodes. In an `fc_densenet103`, a site has only the maps
-            that its layer adds, not the maps of the whole stage.
+        sites: The names of the sites that get a loss. None means the last site of each decoder stage (in a
+            `unet_plus_plus`: of each full-size node) except the final stage. In an `fc_densenet103`, a site has
+            only the maps that its layer adds, not the maps of the whole stage.
         name: Str. The name of the model; None for that of `model`.
 
     Raises:
@@ -51,7 +51,7 @@ class DeepSupervision(keras.Model):
 
     Reference:
         Lee et al., "Deeply-Supervised Nets", 2014, arXiv:1409.5185. The weights are those of nnU-Net: Isensee et
-        al., 2018, arXiv:1809.10486.
+        al., 2021, arXiv:1904.08128.
     """
 
     def __init__(self, model: keras.Model, sites: Sequence[str] | None = None, name: str | None = None) -> None:

@@ -47,9 +47,10 @@ class Trainer:
     - For a single output unit, 0 and 1 are a binary task.
     - Other floats are a regression.
 
-    Masks get `DiceCrossEntropy`. `fit` prints the loss and the reason; if the targets are ambiguous, it raises an
-    error. With these losses, and with others that take only class labels, a label that does not fit raises an
-    error. With a custom loss, targets may be anything, as in `keras.Model.fit`.
+    Masks of class numbers get `DiceCrossEntropy` if the model returns logits. `fit` prints the loss and the
+    reason; if the targets are ambiguous, it raises an error. With these losses, and with others that take only
+    class labels, a label that does not fit raises an error. With a custom loss, targets may be anything, as in
+    `keras.Model.fit`.
 
     Args:
         model: A built or unbuilt `keras.Model`. Freeze layers before you make the trainer. Losses and metrics get
@@ -72,8 +73,8 @@ class Trainer:
             that draw random numbers without a seed raise an error.
         jit_compile: Bool or `"auto"`. Whether XLA compiles each step. `"auto"` compiles on a GPU, unless there is
             a strategy, a layer that XLA cannot compile, or `deterministic`. It does not compile on a CPU, where
-            compiled steps are slower. But with `"auto"`, a resumed run compiles if the run that wrote the
-            checkpoint did.
+            compiled steps are slower. With `"auto"`, a resumed run does what the run that wrote the checkpoint
+            did.
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
             Callbacks see only the last of these steps, and rates change once for each call. To end with the same
             weights, a resumed run must use the same number.
@@ -186,7 +187,7 @@ class Trainer:
         The data may have any form that `fit` takes, with or without targets and sample weights, and each of these
         may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches from
 
-        - an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
+        - an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, without any condition;
         - another `tf.data.Dataset`, if each pass gives the same batches;
         - arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
           checkpoint;

@@ -3,12 +3,13 @@
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from dropzoo import layers
 from dropzoo.common.keras_internals import flatten_layers, shadowed_calls, takes_training
 from dropzoo.models.graph.batches import small_batches
 from dropzoo.models.graph.walk import Call
@@ -108,6 +109,25 @@ def gives_its_input(call: Call) -> bool:
         return _equal(_run(call.layer, x, **({"training": False} if takes_training(call.layer) else {})), x)
     except Exception:  # the code of a layer may ask anything of its inputs
         return False
+
+
+def check_inference(changed: Iterable[tuple[str, keras.Layer]]) -> None:
+    """Checks that the dropout that is put in or taken out does nothing in inference.
+
+    Args:
+        changed: Pairs of a name for the error and a layer.
+
+    Raises:
+        ValueError: If a layer changes its inputs in inference, as `ShakeDrop` does.
+    """
+    one = keras.ops.ones((1,))
+    for name, layer in changed:
+        if isinstance(layer, layers.BaseDropout) and not _equal(layer.infer(one), one):
+            raise ValueError(
+                f"The dropout at {name!r}, {layers.describe(layer)}, changes its inputs in inference too, so the "
+                "copy cannot give the same outputs as the original. Use a layer that only acts in training. If "
+                "other outputs are what you want, pass share_weights=True"
+            )
 
 
 def is_custom(layer: Any) -> bool:

@@ -15,7 +15,13 @@ from dropzoo.models.graph.record import recorded, remember
 from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.names import named_layers
 from dropzoo.models.sites import check_site_layer
-from dropzoo.models.surgery.check import check_copy, draws_in_inference, gives_its_input, is_custom
+from dropzoo.models.surgery.check import (
+    check_copy,
+    check_inference,
+    draws_in_inference,
+    gives_its_input,
+    is_custom,
+)
 from dropzoo.models.surgery.keys import Key, resolve
 from dropzoo.models.surgery.rebuild import Changes, Detour, Put, Rebuild
 from dropzoo.models.surgery.state import compile_like, copy_state
@@ -25,9 +31,10 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
     """Returns a copy of a Keras model, with dropout at the sites of a plan.
 
     A site is a tensor; every layer that reads it gets the dropped version. The copy has the weights, the compile
-    settings and the optimizer state of the original, and gives exactly the same outputs in inference. The original
-    is not changed. Dropout that the model already has stays, unless the plan has a key for its site: then the plan
-    replaces it, or removes it if the spec is None.
+    settings and the optimizer state of the original, and gives exactly the same outputs in inference. (A layer
+    that changes its inputs in inference, such as `ShakeDrop`, needs `share_weights=True`; the outputs then
+    differ.) The original is not changed. Dropout that the model already has stays, unless the plan has a key for
+    its site: then the plan replaces it, or removes it if the spec is None.
 
     Args:
         model: A Functional or Sequential model, built. It may have models inside it to any depth, shared layers,
@@ -60,8 +67,8 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
 
     Raises:
         ValueError: For a model without a graph; for a key that matches nothing, or a name that occurs in several
-            models; for a layer that cannot be used at a site; for a plan whose sites the model does not have; and
-            for a layer that cannot be copied.
+            models; for a layer that cannot be used at a site, or that changes its inputs in inference; for a plan
+            whose sites the model does not have; and for a layer that cannot be copied.
 
     Example:
     >>> import keras
@@ -75,8 +82,11 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
     """
     check_graph(model)
     changes = Changes()
+    changed: list[tuple[str, keras.Layer]] = []
     for place, spec in resolve(model, plan).items():
         layer = None if spec is None else check_site_layer(layers.get(spec))
+        if layer is not None:
+            changed.append((place.name, layer))
         if isinstance(place, Call):
             if layer is not None:
                 changes.split.add(id(place.layer))
@@ -86,6 +96,7 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             changes.detours.setdefault(place.reader.key, {})[id(place.read)] = _detour(place, layer)
             continue
         changes.removed |= {call.key for call in place.standing}
+        changed += [(call.name, call.layer) for call in place.standing]
         if layer is not None:  # where dropout stood already, it goes there, even into another model
             stood = place.standing[-1] if place.standing else place.call
             changes.after[stood.key] = Put(layer, place.name, place.dropout_name)
@@ -94,6 +105,8 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             "`before_activation` splits a layer with a fused activation into two new ones, which cannot share the "
             "weights of the original. Pass share_weights=False, or use `after:`."
         )
+    if not share_weights:
+        check_inference(changed)
     return _rebuilt(model, changes, share_weights)[0]
 
 
@@ -101,11 +114,12 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
     """Returns a copy of a Keras model without its dropout layers.
 
     The copy has the weights, the outputs in inference, the compile settings and the optimizer state of the
-    original, which is not changed. If the output of a dropout layer is an output of the model, the layer becomes
-    an `Identity` of the same name, so that losses that refer to it by name still work. A custom layer is removed
-    too if its class name contains "drop" or "StochasticDepth", it has no weights, and it returns its input in
-    inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning names the layers that
-    still draw random numbers in the copy.
+    original, which is not changed. (If a dropout layer changes its inputs in inference, as `ShakeDrop` does, pass
+    `share_weights=True`; the outputs then differ.) If the output of a dropout layer is an output of the model, the
+    layer becomes an `Identity` of the same name, so that losses that refer to it by name still work. A custom
+    layer is removed too if its class name contains "drop" or "StochasticDepth", it has no weights, and it returns
+    its input in inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning names the
+    layers that still draw random numbers in the copy.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
@@ -116,7 +130,8 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
         A model of the same kind.
 
     Raises:
-        ValueError: For a model without a graph, and for a layer that cannot be copied.
+        ValueError: For a model without a graph, for a dropout layer that changes its inputs in inference, and for
+            a layer that cannot be copied.
 
     Example:
     >>> from dropzoo import models
@@ -126,11 +141,14 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
     """
     check_graph(model)
     own = {id(each.layer) for each in random_layers(model) if each.kind == "suspected"}
-    removed = {
-        call.key
+    calls = [
+        call
         for call in walk(model)
         if layers.is_dropout(call.layer) or (id(call.layer) in own and gives_its_input(call))
-    }
+    ]
+    if not share_weights:
+        check_inference((call.name, call.layer) for call in calls)
+    removed = {call.key for call in calls}
     new, is_equal = _rebuilt(model, Changes(removed=removed, quiet=not share_weights), share_weights)
     _tell_what_stays(model, new, certain=is_equal)
     return new

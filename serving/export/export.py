@@ -93,8 +93,9 @@ def export_model(
     The other formats are files for runtimes that do not need TensorFlow: `"onnx"` for ONNX Runtime, `"litert"` for
     phones, `"openvino"` for Intel processors (two files, `.xml` and `.bin`). The answers have the same names, and
     the files draw exactly the same dropout masks. A file is tested before it appears at `path`: its runtime must
-    give the same answers as TensorFlow for random images. The file also contains `info.json`, `model_card.json`
-    and `calibration.json`. The guide on serving shows how to run each format.
+    give the same answers as TensorFlow for random images. The file also holds the info, the model card and, if
+    there is one, the calibration, as JSON texts in its metadata. The guide on serving shows how to run each
+    format.
 
     `assets.extra` of a SavedModel holds `model.keras` (for an ensemble `member1.keras` and so on);
     `calibration.json`, if there is one; `info.json`, with the task, the class names, the number of samples, and
@@ -113,7 +114,7 @@ def export_model(
             it: then pass None.
         image_dtype: Dtype of the images in a request: `"float32"` for pixels in the range that the model takes;
             `"uint8"` or `"uint16"` for pixels as files store them, which are scaled inside. If the model itself
-            takes integers, pass its own dtype.
+            takes integers, pass `"uint16"` for uint16, and `"uint8"` for any other type.
         input_range: `(low, high)`, the values of a black and of a white pixel that the model takes, such as
             `(0, 255)`; or a dict of such pairs by the name of the input. None means: first, the range of the
             images that the model was trained on with `Trainer`; then, the range that its first layers imply (such

@@ -271,7 +271,8 @@ class MonteCarlo:
 
         Args:
             stream: Str, the name of the stream: the source of random numbers of one dropout layer.
-            rows: uint32 tensor, the keys of the rows.
+            rows: uint32 tensor `(batch,)`, a key for each image, which is computed from its content; 0 with fixed
+                masks.
             sample: Int32 tensor, the number of the sample; a scalar, or `(rows, 1)`.
         """
         return self._graph.draw(stream, tf.constant(self.seed, tf.int64), rows, sample, True)

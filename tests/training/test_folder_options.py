@@ -74,6 +74,9 @@ def test_pages_of_stacks(tmp_path, axes, shape, images):
     if stacks:  # all pages of a file are in one split, and each is another image
         read = [image.numpy().tobytes() for image, _ in source.train.examples]
         assert len(set(read)) == images
+        assert source.summary is not None
+        files = {f"{name}/0.tif#{page}" for name in "ab" for page in range(1, 6)}  # as `dropzoo predict` counts
+        assert set(source.summary.files("train")) == files
         assert read_folder(tmp_path, Reading(pages="channels", validation_split=0)).image_shape == (6, 8, 5)
 
 

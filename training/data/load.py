@@ -166,9 +166,9 @@ def load_data(
         num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
             both.
         fold: `(k, folds)` or None, for cross-validation. The training images (after `limit`) are divided into
-            `folds` parts, at least 2. Each part has an equal share of every class, and the parts do not depend on
-            `seed`. Part k, counted from 0, is the validation set. It replaces `validation_split` and the data's
-            own validation set.
+            `folds` parts, at least 2. For classification, each part has about the same share of every class. The
+            parts do not depend on `seed`. Part k, counted from 0, is the validation set. It replaces
+            `validation_split` and the data's own validation set.
         test_split: Float in [0, 1] or None. The fraction of test images in a folder without its own split; None
             means 0.2. In any folder, 1 makes all images test images.
         images: Folder or pattern of the images within the folder, such as `"**/*_sat.jpg"`. If None, `load_data`

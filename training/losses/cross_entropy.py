@@ -12,8 +12,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     """Cross-entropy between logits and integer labels, with label smoothing.
 
     The loss does not fully trust the labels, so that logits do not grow without limit. The target is
-    `1 - label_smoothing` at the label, plus `label_smoothing` spread evenly over all classes. Keras supports label
-    smoothing only for one-hot labels.
+    `1 - label_smoothing` at the label, plus `label_smoothing` spread evenly over all classes. For several classes,
+    Keras supports label smoothing only for one-hot labels.
 
     Args:
         label_smoothing: Float in [0, 1). The share that is spread.

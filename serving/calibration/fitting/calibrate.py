@@ -52,8 +52,8 @@ def calibrate(
 
     If you ask for a guarantee and something else is fitted too (a temperature, sites, or free parameters of a
     guarantee), these are fitted to a third of the images. The guarantee is based only on the others, so that the
-    fitting does not weaken it. The seed and the content of an image determine which part it belongs to, so the
-    order of the images does not matter.
+    fitting does not weaken it. The seed and the contents of all images determine the parts; the order of the
+    images does not matter.
 
     Args:
         predictor: A Keras model (one pass, its dropout off), a `MonteCarlo` with a fixed number of samples, an
@@ -66,8 +66,9 @@ def calibrate(
         temperature: True for one temperature, `"per_class"` for one temperature for each class (each class needs
             many examples), or False for none. A regression has no temperature.
         sites: `"as_is"` keeps the sites and rates of `predictor`. `"search"` chooses which sites drop, and at
-            which fraction of their rates, to minimise the NLL. It chooses one pass without dropout unless another
-            choice is better by more than a standard error. It needs a Keras model or a `MonteCarlo`.
+            which multiple of their rates (0.1 to 2), to minimise the NLL. It chooses one pass without dropout
+            unless another choice is better by more than a standard error. It needs a Keras model or a
+            `MonteCarlo`.
         guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of classes misses the
             true class in at most this share of images. `"miss"`: the outer mask misses at most this share of a
             class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at most this share
@@ -75,8 +76,8 @@ def calibrate(
             of the values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: List of ints, the classes for which `"miss"` and `"false"` hold; None for all classes. Each of
-            these classes needs held-out examples; for `"set"`, every class does.
+        classes: List of ints, the classes for which `"miss"` and `"false"` hold; None for all classes. For these
+            guarantees and for `"set"`, each of these classes needs held-out examples.
         task: Str or None, the output kind of a Keras model, as for `MonteCarlo`. If None, the loss of the model
             determines it. Any other predictor knows its own.
         from_logits: Bool or None, whether the output of a Keras model is logits, as for `MonteCarlo`. If None,

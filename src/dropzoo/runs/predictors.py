@@ -54,8 +54,8 @@ def load_predictor(
         votes: Bool, whether answers also count the samples that vote for each class. A SavedModel and an ensemble
             do not count them.
         sampling: `"balanced"`, `"independent"` or `"fixed"`, as for `MonteCarlo`. Unless this is `"fixed"`, a
-            calibration sets its own. Tiles (`predict_files(..., tile=...)`) need `"fixed"`, and so do
-            measurements; a SavedModel must then contain its Keras model.
+            calibration sets its own. Tiles (`predict_files(..., tile=...)`) and `dropzoo measure` need `"fixed"`;
+            a SavedModel must then contain its Keras model.
         task: Str or None, the output kind, as for `MonteCarlo`. None means that of the model.
 
     Returns:

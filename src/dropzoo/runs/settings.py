@@ -81,8 +81,9 @@ class Settings:
             [0, 1] and for signed integers.
         broken: `"refuse"`, which raises an error for files that cannot be read; or `"skip"`, which leaves them out
             with a warning.
-        balance: `"none"`; `"weights"`, which weights each class by the median of the frequencies of all classes
-            divided by its own, for images or pixels; or `"sampling"`, which shows all classes equally often.
+        balance: `"none"`; `"weights"`, which gives each class the weight `median / frequency`, from the
+            frequencies of the classes among images or pixels; or `"sampling"`, which shows all classes equally
+            often.
 
     Raises:
         ValueError: If a value is out of its range.

@@ -92,8 +92,9 @@ def run_sweep(
         space: `Space`, the trials to run.
         out: Path or str. A folder for `sweep.jsonl` and `report.html`.
         engine: `"local"`, which runs one trial after another in this process, or `"ray"`, which uses Ray Tune.
-        workers: Int above 0, the number of trials that Ray runs at a time. None means as many as there is room for
-            with `resources`; without `resources`, one for each GPU or, if there are none, one for every two cores.
+        workers: Int above 0, the number of trials that Ray runs at a time. If None, `resources` decides how many
+            there is room for. If that is None too, one trial runs for each GPU or, without GPUs, for every two
+            cores.
         resources: Dict of the resources that Ray gives to each trial, with memory in bytes, such as `{"cpu": 2,
             "gpu": 0.5, "memory": 4e9}`. None divides the cores and GPUs evenly among the trials.
         mc_samples: Int of at least 0, the number of samples for measuring the Monte-Carlo latency; 0 to skip this.

@@ -57,8 +57,8 @@ class Space(Settings):
     Args:
         models: List of names of models, see `list_models`; a single name is also accepted.
         sites: List of str. Each is one or more patterns of site names, separated by commas: `"module?,dense*"`.
-        specs: List of dropout layers that can be used at any site, with or without options, such as
-            `"drop_block2d:block_size=5"`. Also accepted as `variants`.
+        specs: List of site layers, with or without options, such as `"drop_block2d:block_size=5"`. Also accepted
+            as `variants`.
         rates: List of floats in [0, 1), the dropout rates.
         rate_schedules: List of str: `"constant"`; `"linear"` or `"cosine"`, from 0 to the rate; `"curriculum"`,
             `"early"`, `"late"`; or a rate schedule in which `rate` stands for each of `rates`:
@@ -222,7 +222,7 @@ class Space(Settings):
         return found
 
     def trials(self, epochs: int | None = None) -> list[Trial]:
-        """Returns the trials; those that share a graph are adjacent.
+        """Returns the trials, round by round; in a round, those that share a graph are adjacent.
 
         Args:
             epochs: Int, the number of epochs of the round to return; None for all rounds.

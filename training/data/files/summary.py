@@ -32,7 +32,7 @@ class Summary:
         unreadable: The reason for each file that cannot be read and is left out.
         notes: Sentences about how the data were read.
         doubts: Sentences about what looks wrong with the files; `load_data` warns with them.
-        hints: Sentences about what looks wrong with the numbers.
+        hints: Sentences about what looks wrong with the counts of the classes and the sizes of the images.
         example: Function from the number of a sample to a pair: its image, and its mask `(height, width)`, which
             is None for a sample with a label.
         objects: Function from the number of a sample to a mask `(height, width)` in which each object has its own
@@ -62,8 +62,8 @@ class Summary:
     def files(self, split: str) -> list[str]:
         """Returns the paths of the images of a split as str, in the order of its batches.
 
-        Paths in the folder are relative to it, and all have forward slashes. A page of a TIFF stack has its number
-        at the end, as in `"scan.tif#2"`.
+        Paths in the folder are relative to it, and all have forward slashes. A page of a TIFF stack has its
+        number, from 1, at the end, as in `"scan.tif#2"`.
         """
         found = [self.samples[number] for number in self.numbers(split)]
         root = self.place if self.place.is_dir() else self.place.parent
@@ -72,7 +72,7 @@ class Summary:
             for each in found
         ]
         return [
-            name if each.page is None else f"{name}#{each.page}" for name, each in zip(names, found, strict=True)
+            name if each.page is None else f"{name}#{each.page + 1}" for name, each in zip(names, found, strict=True)
         ]
 
 
