@@ -1,6 +1,7 @@
 """The ground floor: checks, whole files, orientation."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dropzoo.common.checks import (
     check_seed,
     did_you_mean,
 )
-from dropzoo.common.files import lock, whole_file
+from dropzoo.common.files import RealPaths, lock, whole_file
 from dropzoo.common.images import upright
 from dropzoo.common.words import count_of
 
@@ -94,3 +95,26 @@ def test_close_names_are_suggested_or_else_names_that_contain_the_word():
     assert did_you_mean("scal", names) == " Did you mean 'scale'?"
     assert did_you_mean("flip", names) == " Did you mean 'flip_horizontal' or 'flip_vertical'?"
     assert did_you_mean("", names) == did_you_mean("blur", names) == ""
+
+
+def test_real_paths_are_those_of_pathlib(tmp_path, monkeypatch):
+    """A loop that only looks at folders would miss links to files, and `..` behind a link."""
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "1.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "deep")
+    (tmp_path / "a" / "2.png").symlink_to(tmp_path / "a" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    real_path = RealPaths()
+    for name in (
+        "a/1.png",
+        "a/2.png",
+        "a/none.png",
+        "link/3.png",
+        "link/../1.png",
+        "link/..",
+        "link",
+        ".",
+        "a/./1.png",
+    ):
+        for path in (Path(name), tmp_path / name):
+            assert real_path(path) == path.resolve(), path
