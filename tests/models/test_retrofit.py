@@ -204,11 +204,15 @@ def test_dropout_that_acts_in_inference_needs_shared_weights(spec):
     dense = keras.layers.Dense(3, name="dense")(inputs)
     model = keras.Model(inputs, keras.layers.Rescaling(1.0)(dense))
     x = np.ones((2, 4), np.float32)
-    with pytest.raises(ValueError, match=f"at 'dense', {spec}, changes its inputs in inference.*share_weights=True"):
+    with pytest.raises(
+        ValueError, match=f"at 'dense', {spec}, changes its inputs in inference.*share_weights=True"
+    ):
         models.retrofit(model, {"dense": spec})
     new = models.retrofit(model, {"dense": spec}, share_weights=True)
     np.testing.assert_allclose(new(x), 0.5 * model(x), rtol=1e-6)
-    with pytest.raises(ValueError, match="at 'dense_dropout'.*changes its inputs in inference.*share_weights=True"):
+    with pytest.raises(
+        ValueError, match="at 'dense_dropout'.*changes its inputs in inference.*share_weights=True"
+    ):
         models.strip_dropout(new)
     np.testing.assert_array_equal(models.strip_dropout(new, share_weights=True)(x), model(x))
     assert models.retrofit(model, {"dense": f"{spec.replace('0.5', '0.0')}"}) is not None  # it drops nothing

@@ -1,6 +1,8 @@
 """The images behind paths: which files are images, their pages, and parts of them."""
 
 import contextlib
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +84,22 @@ def test_which_files_are_images(tmp_path):
     for name, words in refused.items():
         with pytest.raises(ValueError, match=words):
             find_images([tmp_path / name])
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    """Whoever runs the tests as root may read everything, so the system's answer is simulated."""
+    (tmp_path / "closed").mkdir()
+    Image.fromarray(grey(4, 4)).save(tmp_path / "a.png")
+    scandir = os.scandir
+
+    def scan(folder):
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(ValueError, match="Cannot read the folder .*closed, because its permissions.* Change them"):
+        find_images([tmp_path])
 
 
 def by_pillow(path, pages):

@@ -47,18 +47,29 @@ class Listing:
     def _images(self, folder: Path, above: tuple[str, ...]) -> list[Path]:
         found: list[Path] = []
         above = (*above, os.path.realpath(folder))
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda each: each.name):
-                if is_litter(entry.name):
-                    self.litter += 1
-                elif entry.is_dir():
-                    if not entry.is_symlink() or not _is_above(os.path.realpath(entry.path), above):
-                        found += self._images(Path(entry.path), above)
-                elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:
-                    found.append(Path(entry.path))
-                else:
-                    self.left_out[suffix or entry.name] += 1
+        for entry in _entries(folder):
+            if is_litter(entry.name):
+                self.litter += 1
+            elif entry.is_dir():
+                if not entry.is_symlink() or not _is_above(os.path.realpath(entry.path), above):
+                    found += self._images(Path(entry.path), above)
+            elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:
+                found.append(Path(entry.path))
+            else:
+                self.left_out[suffix or entry.name] += 1
         return found
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda each: each.name)
+    except PermissionError:
+        raise ValueError(
+            f"Cannot read the folder {folder}, because its permissions do not allow it. Change them, or pass only "
+            "folders that can be read"
+        ) from None
 
 
 def refuse_undecoded(paths: Iterable[Path]) -> None:

@@ -72,7 +72,8 @@ class Summary:
             for each in found
         ]
         return [
-            name if each.page is None else f"{name}#{each.page + 1}" for name, each in zip(names, found, strict=True)
+            name if each.page is None else f"{name}#{each.page + 1}"
+            for name, each in zip(names, found, strict=True)
         ]
 
 
