@@ -8,8 +8,15 @@ import typer
 
 from dropzoo.cli.console import say
 from dropzoo.cli.errors import options_in_errors
-from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, SamplesOption, with_groups
-from dropzoo.cli.parsing import parse_range
+from dropzoo.cli.options import (
+    FromLogitsOption,
+    InputRangeOption,
+    NoCalibrationOption,
+    SamplesOption,
+    ValueRangeOption,
+    with_groups,
+)
+from dropzoo.cli.parsing import parse_path, parse_range
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
 from dropzoo.common.shell import quote
@@ -19,7 +26,12 @@ from dropzoo.common.shell import quote
 def measure(
     model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
     paths: Annotated[
-        list[Path] | None, typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
+        list[Path] | None,
+        typer.Argument(
+            help='Image files, folders, or patterns such as "scans/**/*.tif".',
+            parser=parse_path,
+            metavar="PATHS",
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", help="The table (.csv or .json), with a row for each image and class.")
@@ -57,6 +69,7 @@ def measure(
     num_samples: SamplesOption = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0,
     input_range: InputRangeOption = None,
+    value_range: ValueRangeOption = None,
     from_logits: FromLogitsOption = None,
     no_calibration: NoCalibrationOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing tables and files.")] = False,
@@ -88,7 +101,7 @@ def measure(
         raise ValueError(f"{out} exists. Pass --overwrite to replace it, or choose another name with --out")
     how = Measure(split, min_area, check_positive(pixel_size, "--pixel-size"))
     options: dict[str, Any] = {"input_range": parse_range(input_range), "from_logits": from_logits, "seed": seed}
-    options |= {"calibrated": not no_calibration, "votes": True, "sampling": "fixed"}
+    options |= {"calibrated": not no_calibration, "votes": True, "sampling": "fixed", "value_range": value_range}
     predictor = None
     if calibrate is not None:
         with options_in_errors():

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dropzoo.cli.parsing import parse_augment, parse_size
+from dropzoo.cli.parsing import parse_augment, parse_size, parse_values
 
 DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
 AugmentOption = Annotated[
@@ -50,6 +50,15 @@ ImageSizeOption = Annotated[
 DataDirOption = Annotated[
     str | None,
     typer.Option("--data-dir", help="Folder where TFDS keeps prepared data sets.", rich_help_panel=_HOW),
+]
+ValueRangeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--value-range",
+        help="The stored values to read as black and as white, such as -1000,2000, for large integers and for "
+        "floats beyond 0 to 1. By default, those of the training images.",
+        parser=parse_values,
+    ),
 ]
 InputRangeOption = Annotated[
     str | None,

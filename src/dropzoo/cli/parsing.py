@@ -34,6 +34,16 @@ def parse_size(value: str) -> int | tuple[int, int]:
     return int(height) if width is None else (int(height), int(width))
 
 
+def parse_path(value: str) -> Path:
+    """Reads a path of images; an empty one would mean the current folder."""
+    if not value:
+        raise typer.BadParameter(
+            "expected a file, a folder or a pattern. Received an empty text, as from a variable that is not set. "
+            "For the current folder, pass a dot"
+        )
+    return Path(value)
+
+
 def parse_values(value: str) -> tuple[float, float]:
     """Reads `--value-range` as `load_data` takes it: a pair of numbers."""
     try:

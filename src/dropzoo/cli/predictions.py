@@ -11,8 +11,15 @@ from rich.table import Column, Table
 
 from dropzoo.cli.console import console, say
 from dropzoo.cli.errors import options_in_errors
-from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, SamplesOption, with_groups
-from dropzoo.cli.parsing import parse_range
+from dropzoo.cli.options import (
+    FromLogitsOption,
+    InputRangeOption,
+    NoCalibrationOption,
+    SamplesOption,
+    ValueRangeOption,
+    with_groups,
+)
+from dropzoo.cli.parsing import parse_path, parse_range
 from dropzoo.cli.progress import end, shown
 from dropzoo.common.checks import unknown
 from dropzoo.common.words import count_of
@@ -26,7 +33,10 @@ _SHOWN = 50  # rows of a table on the terminal
 _COLUMNS = 8
 
 PathsArgument = Annotated[
-    list[Path], typer.Argument(help='Image files, folders, or patterns such as "scans/**/*.tif".')
+    list[Path],
+    typer.Argument(
+        help='Image files, folders, or patterns such as "scans/**/*.tif".', parser=parse_path, metavar="PATHS"
+    ),
 ]
 
 
@@ -37,6 +47,7 @@ class ModelAnswers:
     num_samples: SamplesOption = None
     seed: Annotated[int, typer.Option("--seed", help="Seed of the samples.")] = 0
     input_range: InputRangeOption = None
+    value_range: ValueRangeOption = None
     from_logits: FromLogitsOption = None
     task: Annotated[
         str | None,
@@ -180,6 +191,7 @@ def _predictor(model: Path | None, answers: ModelAnswers, computing: Computing) 
         raise ValueError("`--overlap` is the number of pixels that neighbouring tiles share. Pass --tile too")
     known: dict[str, Any] = {"input_range": parse_range(answers.input_range), "from_logits": answers.from_logits}
     known |= {"calibrated": not answers.no_calibration, "seed": answers.seed, "task": answers.task}
+    known |= {"value_range": answers.value_range}
     known |= {"votes": True} if computing.tile is None else {"sampling": "fixed"}
     with options_in_errors():
         return load_predictor(model, answers.num_samples, say=say, **known)
@@ -206,6 +218,8 @@ def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor")
 
     said = {name: value for name, value in vars(answers).items() if name != "token"}
     said["num_samples"] = predictor.num_samples
+    if answers.value_range is None:  # journals that are older than the option do not have it
+        del said["value_range"]
     said |= {"members_drop": True} if predictor.members_drop else {}
     if model is None:
         return {"model": predictor.served, **said}
@@ -213,11 +227,15 @@ def _settings(model: Path | None, answers: ModelAnswers, predictor: "Predictor")
 
 
 def _tell(report: "Report") -> None:
-    """Prints the labels, what was skipped, and the files without an answer."""
+    """Prints the labels, what was skipped and left out, and the files without an answer."""
+    from dropzoo.training.data.files.table import counted
+
     _print_labels(report.rows)
     if report.skipped:
         done = count_of(report.skipped, "image was", "images were")
         say(f"{done} done already; to start again, pass --overwrite")
+    if report.left_out:
+        say(f"Left out files without the ending of an image file: {counted(report.left_out)}")
     if report.table is not None and report.rows:
         say(f"Saved {report.table}")
     end(report.failed, len(report.rows))

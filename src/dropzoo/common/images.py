@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 Side = TypeVar("Side", bound="int | None")
 
@@ -22,6 +23,13 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if lacks_package(reason):
         return ValueError(f"Cannot read {path}: {reason}")
+    if isinstance(error, PermissionError):
+        return ValueError(f"Cannot read {path}, because its permissions do not allow it. Change them")
+    if isinstance(error, UnidentifiedImageError):
+        return ValueError(
+            f"Cannot read {path}. It is damaged, or of a format that is not supported, such as HEIC. Replace it, "
+            "or convert it to PNG or TIFF"
+        )
     return ValueError(f"Cannot read {path}. Replace or remove the file. The decoder says: {reason}")
 
 

@@ -68,6 +68,9 @@ class Answer:
             predictor: The `Predictor` that gave the answer.
             see: Function that is called with the slice of rows and the statistics of each strip, such as one that
                 writes them to a file.
+
+        Raises:
+            ValueError: If the model's answer is not finite.
         """
         made = {} if predictor.calibration is None else predictor.calibration.guarantees
         promised = {
@@ -81,12 +84,22 @@ class Answer:
         row_of = row_of_values if values else row_of_labels if several else row_of_classes
         row: Row = {}
         for rows, strip in self.strips:
+            check_finite(strip)
             see(rows, strip)
             if self.is_map:
                 summary.add(strip)
             else:
                 row = row_of(strip, names)
         return summary.row(self.size) if self.is_map else row
+
+
+def check_finite(strip: Arrays) -> None:
+    """Raises a ValueError if an answer is not finite, which would look like a sure answer in a mask."""
+    if not np.isfinite(strip["mean"]).all():
+        raise ValueError(
+            "The answer of the model is not finite (NaN or infinity). Its weights may be broken, as after a "
+            "training that diverged: train it again, or use another model"
+        )
 
 
 @dataclass

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import keras
+
 from dropzoo.predictions.answers import Answer, answers
 from dropzoo.predictions.paths import find_images
 from dropzoo.predictions.run import list_pages
@@ -13,7 +15,7 @@ from dropzoo.runs.predictors import load_predictor
 
 def predict_files(
     paths: Path | str | Sequence[Path | str],
-    model: Path | str | Predictor,
+    model: Path | str | keras.Model | Predictor,
     *,
     num_samples: int | None = None,
     batch_size: int | None = None,
@@ -28,7 +30,7 @@ def predict_files(
 
     Args:
         paths: Files, folders (their sub-folders are searched too), and patterns such as `"scans/**/*.tif"`.
-        model: Path of a run's folder, a `.keras` file or a SavedModel; or a predictor that
+        model: A Keras model; path of a run's folder, a `.keras` file or a SavedModel; or a predictor that
             `dropzoo.runs.predictors.load_predictor` returned, with `sampling="fixed"` if you pass `tile`.
         num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30. For an ensemble, it is
             the number for all members together, and None averages the members without dropout. A predictor and a
@@ -73,7 +75,7 @@ def predict_files(
         predictor = model
     else:
         sampling = "balanced" if tile is None else "fixed"
-        predictor = load_predictor(Path(model), num_samples, say=lambda text: None, sampling=sampling)
+        predictor = load_predictor(model, num_samples, say=lambda text: None, sampling=sampling)
     pages, failed = list_pages(find_images(given), predictor.input_shape[-1])
     for path, error in failed:
         if on_error is None:

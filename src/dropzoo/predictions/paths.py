@@ -2,6 +2,7 @@
 
 import functools
 import glob
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,9 @@ class Found:
     name: Path
 
 
-def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[Found]:
+def find_images(
+    paths: Sequence[Path | str], avoid: Path | None = None, left_out: Counter[str] | None = None
+) -> list[Found]:
     """Returns the image files that paths name, in the order of the paths and by name within a folder.
 
     A folder is searched with all folders in it, also those that it links to. In a data set, a folder with `images`
@@ -45,65 +48,72 @@ def find_images(paths: Sequence[Path | str], avoid: Path | None = None) -> list[
         paths: Files, folders and patterns.
         avoid: Path of a folder of outputs, which is not searched, unless a path is this folder or lies in it; None
             if there is none.
+        left_out: Counter that gets the number of other files in the folders, by their endings.
 
     Raises:
-        ValueError: If a path does not exist, a pattern matches nothing, a folder holds no images, or a name is not
-            in UTF-8.
+        ValueError: If there are no paths, a path is empty or does not exist, a pattern matches nothing, a folder
+            holds no images, or a name is not in UTF-8.
     """
     found: dict[Path, Found] = {}
     real_path = RealPaths()
+    if not paths or not all(map(str, paths)):
+        raise ValueError(f"Expected files, folders or patterns. Received: {list(map(str, paths))}")
     for path in (Path(each).expanduser() for each in paths):
-        avoided = _Avoided(None if avoid is None or _lies_in(path, avoid) else avoid.resolve(), real_path)
-        for each in _in_path(path, avoided):
+        avoided = None if avoid is None or _lies_in(path, avoid) else avoid.resolve()
+        for each in _in_path(path, search := _Search(avoided, real_path)):
             found.setdefault(real_path(each.path), each)
+        if left_out is not None:
+            left_out.update(search.left_out)
     refuse_undecoded(each.path for each in found.values())
     return list(found.values())
 
 
-class _Avoided:
-    """The folder that is not searched, or none."""
+class _Search:
+    """A search: the folder that it avoids, or none, and a count of the files that are not images."""
 
-    def __init__(self, folder: Path | None, real_path: RealPaths) -> None:
-        self._folder, self._real_path = folder, real_path
+    def __init__(self, avoided: Path | None, real_path: RealPaths) -> None:
+        self._avoided, self._real_path = avoided, real_path
+        self.left_out: Counter[str] = Counter()
 
-    def holds(self, path: Path) -> bool:
-        return self._folder is not None and self._real_path(path).is_relative_to(self._folder)
+    def avoids(self, path: Path) -> bool:
+        return self._avoided is not None and self._real_path(path).is_relative_to(self._avoided)
 
 
-def _in_path(path: Path, avoided: _Avoided) -> list[Found]:
+def _in_path(path: Path, search: _Search) -> list[Found]:
     if path.is_dir():
-        return _in_folder(path, avoided)
+        return _in_folder(path, search)
     if path.exists():
         return [Found(path, Path(path.stem))]
     if glob.has_magic(str(path)):
         matches = [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]
-        files = _images(matches, avoided)
-        folders = [] if files else [each for each in matches if each.is_dir() and not avoided.holds(each)]
-        inside = [each for folder in folders for each in _in_folder(folder, avoided)]
+        files = _images(matches, search)
+        folders = [] if files else [each for each in matches if each.is_dir() and not search.avoids(each)]
+        inside = [each for folder in folders for each in _in_folder(folder, search)]
         if not files and not inside:
             raise ValueError(f"The pattern matches no image: {path}. Images end in {_suffixes()}")
         return [Found(each, Path(each.stem)) for each in files] + inside
     raise ValueError(f"No such file or folder: {path}")
 
 
-def _images(files: Iterable[Path], avoided: _Avoided) -> list[Path]:
+def _images(files: Iterable[Path], search: _Search) -> list[Path]:
     """The images among files: neither outputs of the commands nor files that were not finished."""
-    images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and _is_wanted(each, avoided)]
+    images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES and _is_wanted(each, search)]
     return without_claimed(images)
 
 
-def _is_wanted(file: Path, avoided: _Avoided) -> bool:
-    return not avoided.holds(file) and not file.stem.endswith(".unfinished")
+def _is_wanted(file: Path, search: _Search) -> bool:
+    return not search.avoids(file) and not file.stem.endswith(".unfinished")
 
 
-def _in_folder(folder: Path, avoided: _Avoided) -> list[Found]:
+def _in_folder(folder: Path, search: _Search) -> list[Found]:
     listing = Listing()
     files = listing.images(folder)
+    search.left_out.update(listing.left_out)
     is_of_masks = functools.cache(_is_folder_of_masks)
     images = [
         each
         for each in files
-        if _is_wanted(each, avoided)
+        if _is_wanted(each, search)
         and not any(
             is_of_masks(parent) for parent in each.parents if parent != folder and parent.is_relative_to(folder)
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from dropzoo.predictions.behind import written_behind
 from dropzoo.predictions.paths import Found, Names, find_images
 from dropzoo.predictions.reading import Page, pages_of
 from dropzoo.predictions.summary import Row, urgency
-from dropzoo.predictions.table import Journal, check_table, write_table
+from dropzoo.predictions.table import Journal, check_table, check_writable, write_table
 from dropzoo.predictions.writing import check_given, files_of, kinds_for, writing
 from dropzoo.runs.predictor import Predictor
 
@@ -59,6 +60,7 @@ class Report:
         skipped: Int, how many images were done already.
         failed: For each image without an answer, its key and the reason.
         table: Path of the table, or None.
+        left_out: The number of files in the folders that are not images, by their endings.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -66,6 +68,7 @@ class Report:
     skipped: int = 0
     failed: list[tuple[str, Exception]] = field(default_factory=list)
     table: Path | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 #: A function that shows the progress: it takes pages and returns them, counted.
@@ -120,12 +123,18 @@ def predict_into(
     """
     if plan.out.is_file():
         raise ValueError(f"`out` (--out) must be a folder. Received the file {plan.out}")
+    if not predictor.is_map and (plan.kinds or plan.form):
+        raise ValueError(
+            "This model gives one answer for an image, and files are only written for maps. Leave out `kinds` and "
+            "`form` (--save, --format); the answers are in the table (--table)"
+        )
     sampled = predictor.num_samples > 1
     kinds = kinds_for(predictor.task, plan.kinds, sampled) if predictor.is_map else ()
     check_given(kinds, predictor)
     report = Report(table=None if plan.table is None else check_table(plan.table))
+    check_writable(plan.out if kinds else None, plan.table)
     journal = None if plan.table is None else _journal(plan, plan.table, bool(kinds))
-    found = find_images(paths, plan.out)
+    found = find_images(paths, plan.out, report.left_out)
     pages, report.failed = list_pages(found, predictor.input_shape[-1])
     done = {} if journal is None else journal.done
     names = Names((name, key) for key, entry in done.items() if (name := entry.get("name")))

@@ -21,6 +21,19 @@ def check_table(path: Path) -> Path:
     return path
 
 
+def check_writable(out: Path | None, table: Path | None) -> None:
+    """Raises a ValueError if the folder of outputs, or that of the table, cannot be written to.
+
+    Args:
+        out: Path of the folder of outputs, which need not exist; None if no files are written there.
+        table: Path of the table; None for none.
+    """
+    for path, option in ((out, "--out"), (table and table.parent, "--table")):
+        there = next((each for each in (path, *path.absolute().parents) if each.exists()), None) if path else None
+        if there is not None and not os.access(there, os.W_OK | os.X_OK):
+            raise ValueError(f"Cannot write to the folder {there}. Choose another place with {option}")
+
+
 def write_table(path: Path, rows: Iterable[Row], first: Callable[[Row], tuple[float, ...]] | None = None) -> Path:
     """Writes rows as CSV or JSON, by the suffix of the path; the file is either whole or unchanged.
 

@@ -23,7 +23,7 @@ from dropzoo.serving.montecarlo.reader import check_single
 
 
 def load_predictor(
-    path: Path | str,
+    path: Path | str | keras.Model,
     num_samples: int | None = None,
     seed: int = 0,
     input_range: tuple[float, float] | None = None,
@@ -34,12 +34,13 @@ def load_predictor(
     votes: bool = False,
     sampling: str = "balanced",
     task: str | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> Predictor:
     """Loads a model that predicts image files.
 
     Args:
-        path: Path of a run's folder, an ensemble's folder, a `.keras` file or a SavedModel. For a folder
-            with several versions of a SavedModel, the newest is loaded.
+        path: Path of a run's folder, an ensemble's folder, a `.keras` file or a SavedModel; or a Keras model. For
+            a folder with several versions of a SavedModel, the newest is loaded.
         num_samples: Positive int or None, the number of Monte-Carlo samples; None means 30. For an ensemble, it is
             the number for all members together, and None averages the members without dropout. A calibration sets
             its own number. So does a SavedModel unless `sampling` is `"fixed"`.
@@ -57,6 +58,8 @@ def load_predictor(
             calibration sets its own. Tiles (`predict_files(..., tile=...)`) and `dropzoo measure` need `"fixed"`;
             a SavedModel must then contain its Keras model.
         task: Str or None, the output kind, as for `MonteCarlo`. None means that of the model.
+        value_range: Pair of floats `(low, high)` or None, the stored values that become 0 and 1, as for
+            `load_data`. None means those of the training images.
 
     Returns:
         A `Predictor`, which `predict_files` takes as its model.
@@ -74,6 +77,13 @@ def load_predictor(
     >>> predictor.answer(np.zeros((8, 8, 1), "float32"))["mean"].shape
     (10,)
     """
+    options: dict[str, Any] = {"seed": seed, "from_logits": from_logits, "return_samples": votes}
+    drawn = {"num_samples": 30 if num_samples is None else num_samples, "sampling": sampling}
+    if isinstance(path, keras.Model):
+        check_single(path)
+        settle_range(path, input_range, say)
+        found = _from_keras(path, None, None, {**options, **drawn, "task": task})
+        return dataclasses.replace(found, value_range=value_range)
     path = Path(path)
     names: tuple[str, ...] | None = None
     export = export_folder(path)
@@ -83,11 +93,10 @@ def load_predictor(
         # The draws differ, not what they are from.
         facts = dataclasses.replace(calibration.facts, sampling="fixed")
         calibration = dataclasses.replace(calibration, facts=facts)
-    value_range = None
     if (path / "run.json").exists() or (path / "ensemble.json").exists():
         models = load_members(path)
         _, config, info = load_run(first_run(path))
-        names, value_range = info.class_names, config.value_range
+        names, value_range = info.class_names, value_range or config.value_range
         if len(models) > 1:
             for member in models:
                 settle_range(member, input_range, say)
@@ -107,7 +116,7 @@ def load_predictor(
             raise ValueError(
                 f"An export already knows whether its output is logits. Leave out `from_logits` for {path}"
             )
-        return _from_saved_model(export, input_range, task)
+        return dataclasses.replace(_from_saved_model(export, input_range, task), value_range=value_range)
     elif export is not None and inside is not None:
         model = load_model(inside)
         said = facts_of_export(export)
@@ -118,10 +127,7 @@ def load_predictor(
         raise ValueError(f"Expected a run's folder, a .keras file or a SavedModel. Received: {path}")
     check_single(model)
     settle_range(model, input_range, say)
-    options: dict[str, Any] = {"seed": seed, "from_logits": from_logits, "return_samples": votes, "task": task}
-    if calibration is None:
-        options |= {"num_samples": 30 if num_samples is None else num_samples, "sampling": sampling}
-    found = _from_keras(model, names, calibration, options)
+    found = _from_keras(model, names, calibration, {**options, **({} if calibration else drawn), "task": task})
     return dataclasses.replace(found, value_range=value_range)
 
 
