@@ -15,6 +15,8 @@ from dropzoo.serving.calibration.answers import WholeImage
 from dropzoo.serving.calibration.calibration import Calibration
 from dropzoo.serving.montecarlo.tiles import tiled_strips
 
+_BATCH_PIXELS = 2**18  # of the tiles that are computed at a time by default, which bounds the memory
+
 
 def check_order(predictor: Predictor) -> None:
     """Raises a ValueError if a model takes images whose channels come first, which cannot be tiled."""
@@ -35,7 +37,7 @@ class Tiles:
         page: The image.
         tile: Int, the size of a tile in pixels.
         overlap: Int, how many pixels neighbouring tiles share.
-        batch_size: Int, how many tiles are computed at a time; None for two.
+        batch_size: Int, how many tiles are computed at a time; None for a number that depends on their size.
 
     Attributes:
         size: `(height, width)`.
@@ -48,7 +50,7 @@ class Tiles:
         if predictor.sampler is None:
             raise ValueError("Tiles need the Keras model: pass the run or the .keras file")
         self._predictor, self._sampler = predictor, predictor.sampler
-        self._tile, self._overlap, self._batch_size = tile, overlap, batch_size or 2
+        self._tile, self._overlap, self._batch_size = tile, overlap, batch_size or max(1, _BATCH_PIXELS // tile**2)
         self._opened = contextlib.ExitStack()
         try:
             image = _opened(page, predictor.value_range, self._opened)
