@@ -20,7 +20,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from typing_extensions import Unpack
 
 from dropzoo.serving.server.core import Server
-from dropzoo.serving.server.http import Rooted, add_errors
+from dropzoo.serving.server.http import HeadAsGet, Rooted, add_errors
 from dropzoo.serving.server.limits import Limits
 from dropzoo.serving.server.metrics import Observed
 from dropzoo.serving.server.routes import model_routes, open_routes
@@ -89,6 +89,7 @@ def create_app(
     app.add_middleware(Observed, metrics=server.metrics)
     if root_path:
         app.add_middleware(Rooted, root_path=root_path)
+    app.add_middleware(HeadAsGet)
     if origins:
         app.add_middleware(
             CORSMiddleware,

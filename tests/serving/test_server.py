@@ -128,8 +128,8 @@ def test_status_metadata_and_health(cnn):
         sizes = [dim["size"] for dim in definition["inputs"]["images"]["tensor_shape"]["dim"]]
         assert sizes == ["-1", "8", "8", "1"] and definition["method_name"] == "tensorflow/serving/predict"
     assert cnn.get("/healthz") == (200, {"status": "ok", "versions": [1]})
-    for path in ("/healthz", "/"):
-        assert cnn.send("HEAD", path)[:2] == (200, b"")
+    for path in ("/healthz", "/", "/metrics", "/v1/models", CNN, f"{CNN}/metadata", f"{CNN}/info"):
+        assert cnn.send("HEAD", path)[:2] == (200, b"") and cnn.send("GET", path)[0] == 200
 
 
 def test_metrics_name_routes_and_not_addresses(cnn, x):
