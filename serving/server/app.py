@@ -6,6 +6,7 @@ beside the model.
 
 import asyncio
 import contextlib
+import errno
 import importlib.metadata
 import logging
 import re
@@ -20,7 +21,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from typing_extensions import Unpack
 
 from dropzoo.serving.server.core import Server
-from dropzoo.serving.server.http import Rooted, add_errors
+from dropzoo.serving.server.http import HeadAsGet, Rooted, add_errors
 from dropzoo.serving.server.limits import Limits
 from dropzoo.serving.server.metrics import Observed
 from dropzoo.serving.server.routes import model_routes, open_routes
@@ -63,8 +64,9 @@ def create_app(
 
     Raises:
         ValueError: If the folder has no version that can be served or is a version itself, if `keep` is not
-            positive, or if an origin or the root path has another form.
+            positive, if the token is empty, or if an origin or the root path has another form.
     """
+    check_token(token)
     origins, root_path = check_origins(allow_origins), check_root_path(root_path)
     server = Server(Path(folder), limits or Limits(), keep)
     server.models.refresh()
@@ -87,6 +89,7 @@ def create_app(
     app = FastAPI(title="dropzoo", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
     app.add_middleware(Observed, metrics=server.metrics)
+    app.add_middleware(HeadAsGet)
     if root_path:
         app.add_middleware(Rooted, root_path=root_path)
     if origins:
@@ -111,6 +114,36 @@ def create_app(
     return app
 
 
+def check_token(token: str | None) -> None:
+    """Raises a ValueError if a token is empty: no request could carry it."""
+    if token is not None and not token.strip():
+        raise ValueError(
+            f"`token` (--token) must not be empty. Received: token={token!r}. Leave it out if requests need none"
+        )
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises a ValueError if the server could not listen at an address.
+
+    Args:
+        host: Address to listen on.
+        port: Int, port to listen on.
+    """
+
+    async def listen() -> None:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
+        server.close()
+
+    try:
+        asyncio.run(listen())
+    except OSError as error:
+        why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or error
+        raise ValueError(
+            f"The server cannot listen on {host}, port {port}: {why}. Choose another port with --port, or another "
+            "address with --host"
+        ) from None
+
+
 def check_origins(origins: Sequence[str]) -> list[str]:
     """Returns origins as a browser sends them, or raises a ValueError if one is not an origin."""
     if isinstance(origins, str):
@@ -127,7 +160,7 @@ def check_origins(origins: Sequence[str]) -> list[str]:
 def check_root_path(path: str) -> str:
     """Returns a root path without a slash at its end, or raises a ValueError if it has another form."""
     if path and not re.fullmatch(r"(/[\w.~+-]+)+/?|/", path, re.ASCII):
-        raise ValueError(f"`root_path` must be a path such as /models. Received: root_path={path!r}")
+        raise ValueError(f"`root_path` (--root-path) must be a path such as /models. Received: root_path={path!r}")
     return path.rstrip("/")
 
 
@@ -162,7 +195,11 @@ def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8501, **options:
         host: Address to listen on.
         port: Int, port to listen on; 0 for any free port.
         options: As for `create_app`.
+
+    Raises:
+        ValueError: If the address cannot be used, or as for `create_app`.
     """
+    check_address(host, port)  # before the models are loaded, which takes longer
     app = create_app(folder, **options)
     app.state.server.settle()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")

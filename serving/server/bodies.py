@@ -15,6 +15,17 @@ _STARTS = {
     b"\x93NUMPY": "application/x-npy",
     b"PK\x03\x04": "application/x-npz",
 }
+#: Other names of media types, in Content-Type and in Accept.
+ALIASES = {
+    "application/npy": "application/x-npy",
+    "application/npz": "application/x-npz",
+    "application/zip": "application/x-npz",
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/tif": "image/tiff",
+    "image/x-png": "image/png",
+    "text/json": "application/json",
+}
 _MOST_MEMBERS = 100
 #: Types with which clients send a file if they do not know its type.
 UNTOLD = ("", "application/x-www-form-urlencoded", "application/octet-stream", "binary/octet-stream", "*/*")
@@ -23,6 +34,11 @@ UNTOLD = ("", "application/x-www-form-urlencoded", "application/octet-stream", "
 def kind_of(body: bytes) -> str | None:
     """Returns the media type of a file by its first bytes, or None if it is none of those that are read."""
     return next((kind for start, kind in _STARTS.items() if body.startswith(start)), None)
+
+
+def is_base64(body: bytes) -> bool:
+    """Returns whether a body or a text begins as a PNG, JPEG or TIFF file in base64, or as a data URL."""
+    return body.startswith((b"data:", b"iVBORw0", b"/9j/", b"SUkqA", b"TU0AK"))
 
 
 def check_encoding(encoding: str) -> bool:

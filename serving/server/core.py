@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import tensorflow as tf
@@ -20,12 +20,13 @@ from dropzoo.serving.server.batching import Arrays, Batcher
 from dropzoo.serving.server.bodies import check_encoding, unzipped
 from dropzoo.serving.server.files import read_with_size
 from dropzoo.serving.server.forms import FORMS, encoded, form_of, gzipped
+from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.http import answer, content_type
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.metrics import Metrics
 from dropzoo.serving.server.models import Models
 from dropzoo.serving.server.pictures import pictures
-from dropzoo.serving.server.requests import pixels_of, read_predict, to_arrays, to_json
+from dropzoo.serving.server.requests import check_finite, pixels_of, read_predict, to_arrays, to_json
 from dropzoo.serving.server.versions import Signature, Version, Versions
 
 # Numbers in JSON take 10 to 20 bytes each.
@@ -143,7 +144,7 @@ class Server:
         asked = "predict_mc" if "predict_mc" in found.signatures else "serving_default"
         question = await self._in_thread(_from_file, body, found.signature(asked), self.limits)
         outputs = await self._ask(question)
-        shown = await self._in_thread(pictures, outputs, found.outputs)
+        shown = await self._in_thread(_shown, outputs, found)
         return answer({"version": str(found.number), "signature": asked, **shown})
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -236,6 +237,8 @@ def _too_large(limit: int) -> Refused:
 
 def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
     """The content of a request whose body is one image file."""
+    if not body:
+        raise Refused(400, "The body is empty, but must be an image file", send_file())
     if len(signature.specs) != 1:
         names = ", ".join(signature.specs)
         raise Refused(400, f"This model takes several inputs ({names}), so one file is not enough: send JSON")
@@ -258,8 +261,15 @@ def _from_arrays(body: bytes, signature: Signature, limits: Limits) -> _Question
     return _Question(signature, "instances", inputs, pixels, size)
 
 
+def _shown(outputs: Arrays, version: Version) -> dict[str, Any]:
+    """The data that the page shows for an answer."""
+    check_finite(outputs)
+    return pictures(outputs, version.outputs)
+
+
 def _written(request: Request, form: str, outputs: Arrays, question: _Question, version: Version) -> Response:
     """The answer in the form that the client accepts, compressed if the client accepts that."""
+    check_finite(outputs)
     if form == FORMS[0]:
         body = to_json(outputs, question.form)
     else:

@@ -20,6 +20,7 @@ from dropzoo.common.pixels import Pixels
 from dropzoo.common.tiff import arranged
 from dropzoo.common.words import count_of
 from dropzoo.serving.decode import decode_jpeg
+from dropzoo.serving.server.bodies import is_base64
 from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.limits import Limits, Refused
 
@@ -45,7 +46,7 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
             send_file("image/tiff"),
         )
     if not (is_png or is_jpeg):
-        raise Refused(400, "The image is neither PNG nor JPEG nor TIFF", _convert(data))
+        raise Refused(400, "The image is neither PNG nor JPEG nor TIFF", how_to_convert(data))
     try:
         header = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
     except Exception:  # whatever a hostile header makes the parser raise
@@ -56,12 +57,13 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
     return header
 
 
-def _convert(data: bytes) -> str:
-    """How to convert a file of another kind; empty if it is not an image."""
-    if data.startswith((b"iVBORw0", b"/9j/", b"data:")):
+def how_to_convert(data: bytes) -> str:
+    """Returns how to convert a file of another kind; empty if it is not an image."""
+    if is_base64(data):
         return "It seems to be in base64: send the bytes themselves"
-    kinds = {b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP", b"%PDF": "a PDF", b"\0\0\0": "a HEIC or AVIF"}
+    kinds = {b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP", b"%PDF": "a PDF"}
     kind = next((name for start, name in kinds.items() if data.startswith(start)), None)
+    kind = "a HEIC or AVIF" if data[4:8] == b"ftyp" else kind
     return f"It seems to be {kind} file: save it as PNG" if kind else ""
 
 

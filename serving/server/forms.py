@@ -11,18 +11,12 @@ from PIL import Image
 
 from dropzoo.common.checks import did_you_mean
 from dropzoo.serving.server.batching import Arrays
+from dropzoo.serving.server.bodies import ALIASES
 from dropzoo.serving.server.info import Output
 from dropzoo.serving.server.limits import Refused
 
 #: The media types of an answer; the first is the default.
 FORMS = ("application/json", "image/png", "image/tiff", "application/x-npy", "application/x-npz")
-_ALIASES = {
-    "application/npy": "application/x-npy",
-    "application/npz": "application/x-npz",
-    "application/zip": "application/x-npz",
-    "image/tif": "image/tiff",
-    "text/json": "application/json",
-}
 _MAIN = ("mean", "probabilities", "values")  # an answer has one of these
 _SMALL = 1024  # bytes; a smaller answer is not compressed
 
@@ -64,7 +58,7 @@ def _weight(parameters: Sequence[str]) -> float:
 def _known(media: str) -> str | None:
     if media in ("*/*", "application/*", "text/*"):
         return FORMS[0]
-    media = "image/png" if media == "image/*" else _ALIASES.get(media, media)
+    media = "image/png" if media == "image/*" else ALIASES.get(media, media)
     return media if media in FORMS else None
 
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dropzoo.serving.server.bodies import UNTOLD, kind_of
+from dropzoo.serving.server.bodies import ALIASES, UNTOLD, kind_of
 from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.limits import Refused
 
@@ -28,7 +28,10 @@ PAGE_HEADERS = {
 #: The media types of the image files that a body may be.
 IMAGES = ("image/png", "image/jpeg", "image/tiff")
 #: The media types of arrays of NumPy.
-ARRAYS = ("application/x-npy", "application/npy", "application/x-npz", "application/npz", "application/zip")
+ARRAYS = ("application/x-npy", "application/x-npz")
+
+#: The last parts of the addresses at which other servers answer whether they are well.
+_PROBES = ("health", "healthcheck", "live", "livez", "ready", "readyz")
 
 
 class BearerToken(HTTPBearer):
@@ -70,6 +73,22 @@ class Rooted:
         await self._app(scope, receive, send)
 
 
+class HeadAsGet:
+    """Middleware that answers HEAD as GET; the HTTP server leaves out the body.
+
+    Args:
+        app: The application that answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
 def answer(value: object, status: int = 200) -> Response:
     """Returns a JSON response.
 
@@ -90,6 +109,7 @@ def content_type(request: Request, body: bytes) -> str:
         Refused: If the body is a form, an image other than PNG, JPEG or TIFF, or a file with the type of JSON.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media = ALIASES.get(media, media)
     if media == "multipart/form-data" or (media.startswith("image/") and media not in IMAGES):
         message = "Send JSON, or the bytes of one file as image/png, image/jpeg or image/tiff"
         raise Refused(415, message, send_file() if media == "multipart/form-data" else "")
@@ -110,7 +130,9 @@ def _no_route(request: Request, error: HTTPException) -> str:
     said = f"{error.detail}: {request.method} {request.url.path}"
     if error.status_code == 405 and request.url.path.endswith((":predict", ":predict_mc")):
         return f"{said}. Use POST"
-    if error.status_code in (404, 405) and "predict" in request.url.path:
+    if request.url.path.rpartition("/")[2] in _PROBES:
+        return f"{said}. The address is /healthz"
+    if error.status_code in (404, 405) and any(part in request.url.path.lower() for part in (":", "predict")):
         return f"{said}. The address is /v1/models/NAME:predict, or :predict_mc; GET /v1/models lists the names"
     return said
 
@@ -128,12 +150,20 @@ def add_errors(app: FastAPI) -> None:
         response = answer({"error": error.text(str(request.url)[:200])}, error.status)
         if error.status in (408, 413):
             response.headers["connection"] = "close"  # because the rest of the body is not read
+        if error.status == 405:
+            response.headers["allow"] = "POST"
         if error.status == 401:
             response.headers["www-authenticate"] = "Bearer"
         return response
 
+    def missed(request: Request, error: HTTPException) -> Response:
+        response = answer({"error": _no_route(request, error)}, error.status_code)
+        if error.status_code == 405:
+            response.headers["allow"] = "POST" if "POST" in (error.headers or {})["Allow"] else "GET, HEAD"
+        return response
+
     on(Refused, refused)
-    on(HTTPException, lambda r, e: answer({"error": _no_route(r, e)}, e.status_code))
+    on(HTTPException, missed)
     on(MemoryError, lambda r, e: answer({"error": "The request is too large for this server's memory"}, 413))
     on(ClientDisconnect, lambda r, e: answer({"error": "The client closed the connection"}, 499))
     on(Exception, lambda r, e: answer({"error": "The server failed on this request; its log says why"}, 500))

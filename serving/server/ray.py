@@ -24,7 +24,7 @@ import ray
 from ray import serve as ray_serve
 
 from dropzoo.common.checks import check_count
-from dropzoo.serving.server.app import AppOptions, create_app
+from dropzoo.serving.server.app import AppOptions, check_token, create_app
 
 _log = logging.getLogger("dropzoo.serving")
 NAME = "dropzoo"  #: Name of the application on a cluster.
@@ -57,8 +57,8 @@ def deployment(
         options: As for `create_app`.
 
     Raises:
-        ValueError: If a number of replicas is not positive, if `max_replicas` is below `min_replicas`, or if the
-            folder has no version.
+        ValueError: If a number of replicas is not positive, if `max_replicas` is below `min_replicas`, if the
+            token is empty, or if the folder has no version.
     """
     least = check_count(min_replicas, "min_replicas")
     most = least if max_replicas is None else check_count(max_replicas, "max_replicas")
@@ -67,6 +67,7 @@ def deployment(
             f"`max_replicas` (--max-replicas) must be at least `min_replicas` (--replicas), {min_replicas}. "
             f"Received: max_replicas={most}"
         )
+    check_token(options.get("token"))
     folder = Path(folder).resolve()
     found = [*folder.glob("*/saved_model.pb"), *folder.glob("*/*/saved_model.pb")]
     if not any(p.parent.name.isdigit() for p in found):

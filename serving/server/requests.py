@@ -19,7 +19,8 @@ from dropzoo.common.images import sides_of
 from dropzoo.common.pixels import Pixels, doubt
 from dropzoo.common.words import count_of
 from dropzoo.serving.server.batching import Arrays
-from dropzoo.serving.server.files import check_bits, check_image, is_deep
+from dropzoo.serving.server.bodies import is_base64
+from dropzoo.serving.server.files import check_bits, check_image, how_to_convert, is_deep
 from dropzoo.serving.server.hints import about_files, about_shape
 from dropzoo.serving.server.limits import Limits, Refused
 from dropzoo.serving.server.versions import Signature
@@ -59,6 +60,8 @@ def read_predict(body: bytes, signature_name: str | None = None) -> Predict:
     except orjson.JSONDecodeError as error:
         if body.startswith(b"\x1f\x8b"):
             raise Refused(400, "The body is gzip. Send it with the header Content-Encoding: gzip") from None
+        if hint := how_to_convert(body):
+            raise Refused(400, "JSON Parse error: the body is not JSON", hint) from None
         reason = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
         # What is not even text may be bare numbers, of which neither the type nor the shape is known.
         hint = (
@@ -139,6 +142,7 @@ def check_names(given: Mapping[str, Any], names: list[str]) -> None:
             found += f" and {count_of(len(given) - 8, 'other')}"
         # JSON.stringify writes a typed array as an object with a key for each number.
         hint = "For a typed array of JavaScript, send Array.from(array)" if given.keys() >= {"0", "1"} else ""
+        hint = 'For a file in base64, write {"b64": "..."}' if "base64" in given else hint
         raise Refused(400, f"The inputs must be {', '.join(map(repr, names))}; received {found}", hint)
 
 
@@ -181,17 +185,20 @@ def _flat(name: str, value: Any) -> tuple[list[int], list[int | float]]:
 def _numbers(
     name: str, value: Any, spec: tf.TensorSpec, limits: Limits, signature: Signature
 ) -> tuple[np.ndarray, int]:
-    if _is_file(value):
+    if found := _file_in(value):
         hint = about_files(signature.names, signature.name)
-        raise Refused(400, f"{name!r} must be an array of numbers, received a file in base64", hint)
+        raise Refused(400, f"{name!r} must be an array of numbers. Received: {found}", hint)
     shape, numbers = _flat(name, value)
     return check_numbers(name, shape, numbers, spec, limits, signature)
 
 
-def _is_file(value: Any) -> bool:
-    """Whether a client sends an encoded file where numbers belong, judged by the first row."""
+def _file_in(value: Any) -> str:
+    """Names the encoded file that a client sends where numbers belong, judged by the first row; empty if none."""
     first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, dict) and "b64" in first
+    if isinstance(first, str) and first.startswith("data:"):
+        return "a data URL, in which base64 follows the comma"
+    is_text = isinstance(first, str) and is_base64(first[:8].encode())
+    return "a file in base64" if is_text or (isinstance(first, dict) and "b64" in first) else ""
 
 
 def pixels_of(shape: Sequence[int]) -> int:
@@ -299,18 +306,19 @@ def _encoded(
     return np.array(files, object), pixels
 
 
+def check_finite(outputs: Arrays) -> None:
+    """Raises Refused if a number of an answer is not finite: a mask made of it would look like an answer."""
+    if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
+        raise Refused(500, "The model's answer is not finite")
+
+
 def to_json(outputs: Arrays, form: str) -> bytes:
     """Returns an answer as JSON.
 
     Args:
-        outputs: Arrays by the name of the output.
+        outputs: Arrays by the name of the output, with finite numbers, because JSON has no others.
         form: Form of the request: `"instances"` for rows, `"inputs"` for columns.
-
-    Raises:
-        Refused: If a number is not finite, which JSON cannot express.
     """
-    if not all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
-        raise Refused(500, "The model's answer is not finite")
     outputs = {name: np.ascontiguousarray(value) for name, value in outputs.items()}
     if form == "inputs":
         answer: Any = {"outputs": next(iter(outputs.values())) if len(outputs) == 1 else outputs}

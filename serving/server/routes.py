@@ -22,12 +22,10 @@ def open_routes(server: Server, page: Callable[[str | None], str]) -> APIRouter:
     """
     router = APIRouter()
 
-    @router.head("/", include_in_schema=False)
     @router.get("/", include_in_schema=False)
     async def index(model: str | None = None) -> HTMLResponse:
         return HTMLResponse(page(model), headers=PAGE_HEADERS)
 
-    @router.head("/healthz", include_in_schema=False)  # some load balancers probe with HEAD
     @router.get("/healthz", responses=schemas.HEALTH)
     async def healthz() -> Response:
         return server.health()

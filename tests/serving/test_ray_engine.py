@@ -37,6 +37,8 @@ def test_bad_numbers_and_folders(plain_export, tmp_path):
         ray_engine.deployment(plain_export, min_replicas=3, max_replicas=2)
     with pytest.raises(ValueError, match="min_replicas=0"):
         ray_engine.deployment(plain_export, min_replicas=0)
+    with pytest.raises(ValueError, match="must not be empty. Received: token=''"):
+        ray_engine.deployment(plain_export, token="")
     with pytest.raises(ValueError, match="Expected a folder of exported versions"):
         ray_engine.deployment(tmp_path)
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
+from _cli import run
 from _live import Held, live, png, until
 from _small_cnn import small_cnn
 from dropzoo import serving
@@ -128,8 +130,8 @@ def test_status_metadata_and_health(cnn):
         sizes = [dim["size"] for dim in definition["inputs"]["images"]["tensor_shape"]["dim"]]
         assert sizes == ["-1", "8", "8", "1"] and definition["method_name"] == "tensorflow/serving/predict"
     assert cnn.get("/healthz") == (200, {"status": "ok", "versions": [1]})
-    for path in ("/healthz", "/"):
-        assert cnn.send("HEAD", path)[:2] == (200, b"")
+    for path in ("/healthz", "/", "/metrics", "/v1/models", CNN, f"{CNN}/metadata", f"{CNN}/info"):
+        assert cnn.send("HEAD", path)[:2] == (200, b"") and cnn.send("GET", path)[0] == 200
 
 
 def test_metrics_name_routes_and_not_addresses(cnn, x):
@@ -300,6 +302,33 @@ def test_a_folder_that_cannot_be_served(case, tmp_path, plain_export):
         module.create_app(folder)
     with pytest.raises(ValueError, match="`max_pixels` must be a positive number. Received: max_pixels=0"):
         Limits(max_pixels=0)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--max-body-mib", "0"], "`--max-body-mib` must be a positive number. Received: --max-body-mib=0.0"),
+        (["--max-body-mib", "nan"], "`--max-body-mib` must be a positive number. Received: --max-body-mib=nan"),
+        (["--max-pixels", "-1"], "`--max-pixels` must be a positive number. Received: --max-pixels=-1"),
+        (["--body-timeout", "inf"], "`--body-timeout` must be a positive number. Received: --body-timeout=inf"),
+        (["--root-path", "zoo"], "(--root-path) must be a path such as /models. Received: root_path='zoo'"),
+        (["--token", ""], "(--token) must not be empty. Received: token=''"),
+        (["--token", " "], "(--token) must not be empty. Received: token=' '"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 0: "),
+    ],
+)
+def test_options_of_the_command_that_are_refused_at_the_start(options, words, tmp_path, capsys):
+    status, _, error = run(capsys, "serve", str(tmp_path), "--port", "0", *options)
+    assert status == 2 and words in error
+
+
+def test_a_port_that_is_in_use_is_found_before_the_models_are_loaded(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        status, _, error = run(capsys, "serve", str(tmp_path), "--port", str(port))
+    assert status == 2 and "the port is in use. Choose another port with --port" in error
+    status, _, error = run(capsys, "serve", str(tmp_path), "--port", str(port))
+    assert status == 2 and "Expected a folder of exported versions" in error
 
 
 def test_the_command_serves_until_it_is_terminated(cnn_export, x):

@@ -73,13 +73,16 @@ def with_pixel(value) -> dict:
     return {"instances": [rows]}
 
 
+LINE = '{"signature_name": "predict_bytes", "instances": [{"b64": "..."}]}'
+HEIC = b"\0\0\0\x18ftypheic" + bytes(40)
 JPEG = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 256, (40, 40, 3), "uint8")).numpy()
 IMAGES = {
     "no image": (b"no image", 400, "neither PNG nor JPEG"),
-    "empty": (b"", 400, "neither PNG nor JPEG"),
+    "empty": (b"", 400, "The body is empty, but must be an image file. Send it as: curl"),
     "base64": (base64.b64encode(png(GREY)), 400, "seems to be in base64: send the bytes"),
     "a data URL": (b"data:image/png;base64," + base64.b64encode(png(GREY)), 400, "seems to be in base64"),
-    "a GIF": (b"GIF89a" + bytes(40), 400, "neither PNG nor JPEG"),
+    "a GIF": (b"GIF89a" + bytes(40), 400, "It seems to be a GIF file: save it as PNG"),
+    "a HEIC": (HEIC, 400, "It seems to be a HEIC or AVIF file: save it as PNG"),
     "the start of a PNG": (png(GREY)[:20], 400, "header of the image cannot be read"),
     "a PNG cut short": (png(GREY)[:60], 400, "cannot be decoded; it may be truncated"),
     "a JPEG cut short": (JPEG[:700], 400, "cannot be decoded; it may be truncated"),
@@ -93,6 +96,12 @@ JSON = {
     "not JSON": (b"{", 400, "JSON Parse error"),
     "no text": (b"\xff\xfe\x00", 400, "JSON Parse error"),
     "bare numbers": (np.ones(64, "float32").tobytes(), 400, "as NumPy saves it"),
+    "bare zeros": (bytes(64), 400, "as NumPy saves it"),
+    "a GIF": (b"GIF89a" + bytes(40), 400, "It seems to be a GIF file: save it as PNG"),
+    "a WebP": (b"RIFF\x24\0\0\0WEBP" + bytes(40), 400, "It seems to be a WebP file: save it as PNG"),
+    "a BMP": (b"BM\x9a\0" + bytes(40), 400, "It seems to be a BMP file: save it as PNG"),
+    "a HEIC": (HEIC, 400, "It seems to be a HEIC or AVIF file: save it as PNG"),
+    "bare base64": (base64.b64encode(png(GREY)), 400, "seems to be in base64: send the bytes"),
     "a typed array": ({"instances": [{str(i): 0.5 for i in range(64)}]}, 400, "56 others. For a typed array of"),
     "nothing": (b"", 400, "JSON Parse error"),
     "a deep nest": (b"[" * 90_000, 400, "JSON Parse error"),
@@ -125,6 +134,17 @@ JSON = {
     "beyond float32": (with_pixel(1e39), 400, "must be finite numbers"),
     "beyond 64 bits": (with_pixel(10**400), 400, ""),
     "a file where pixels belong": ({"instances": [b64(png(GREY))]}, 400, "must be an array of numbers"),
+    "base64 where pixels belong": (
+        {"instances": [base64.b64encode(png(GREY)).decode()]},
+        400,
+        f"Received: a file in base64. For files: {LINE}, or send one as the body",
+    ),
+    "a data URL where pixels belong": (
+        {"inputs": {"images": "data:image/png;base64,iVBORw0"}},
+        400,
+        f"Received: a data URL, in which base64 follows the comma. For files: {LINE}",
+    ),
+    "b64 by another name": (of_bytes({"base64": "iVBORw0"}), 400, 'For a file in base64, write {"b64": "..."}'),
     "pixels where a file belongs": (of_bytes(ROW), 400, 'must be {"b64": ...}'),
     "text where a file belongs": (of_bytes("abc"), 400, 'must be {"b64": ...}'),
     "no base64": (of_bytes({"b64": "***"}), 400, "with base64 text"),
@@ -186,14 +206,30 @@ def test_images_without_pixels(size, unet):
         ("GET", "/v1/models/cnn/versions/2", 404, "Servable not found"),
         ("GET", "/v1/models/cnn/versions/2/metadata", 404, "Servable not found"),
         ("GET", "/v1/models/..%2f..%2fetc", 404, "Not Found"),
-        ("POST", "/v1/models/cnn:classify", 405, "Method Not Allowed"),
+        (
+            "POST",
+            "/v1/models/cnn:classify",
+            405,
+            "Method Not Allowed: POST /v1/models/cnn:classify. The address is",
+        ),
+        ("POST", "/v1/models/cnn:regress", 405, "The address is /v1/models/NAME:predict, or :predict_mc"),
+        ("POST", "/v1/models/cnn:Predict", 405, "The address is /v1/models/NAME:predict, or :predict_mc"),
+        ("GET", PREDICT, 405, "Predictions need a POST request"),
         ("PUT", PREDICT, 405, "Method Not Allowed"),
+        ("DELETE", "/v1/models/cnn", 405, "Method Not Allowed"),
+        ("POST", "/healthz", 405, "Method Not Allowed"),
+        *[
+            ("GET", f"/{name}", 404, f"Not Found: GET /{name}. The address is /healthz")
+            for name in ("health", "ready", "livez", "readyz")
+        ],
         ("GET", "/favicon.ico", 404, "Not Found: GET /favicon.ico"),
     ],
 )
 def test_addresses(method, path, status, words, cnn):
-    code, body, _ = cnn.send(method, path, b"{}" if method == "POST" else None)
+    code, body, headers = cnn.send(method, path, b"{}" if method == "POST" else None)
     check((code, json.loads(body)), status, words)
+    allowed = "POST" if path == PREDICT else "GET, HEAD"
+    assert headers.get("allow") == (allowed if status == 405 else None)
 
 
 @pytest.mark.parametrize("kind", ["image/gif", "image/svg+xml", "multipart/form-data; boundary=x"])

@@ -118,6 +118,11 @@ def test_a_file_without_its_type_is_known_by_its_first_bytes(kind, both):
     assert both.post(f"{CNN}:predict", png(GREY), content_type=kind)[0] == 200
 
 
+@pytest.mark.parametrize("kind", ["image/x-png", "image/jpg", "image/pjpeg", "image/tif"])
+def test_other_names_of_media_types(kind, both):
+    assert both.post(f"{CNN}:predict", png(GREY), content_type=kind)[0] == 200
+
+
 def test_gzip_answers(both):
     body = json.dumps({"instances": RANDOM.integers(0, 9, (1, 30, 30, 3)).tolist()}).encode()
     for accepted, packed in (
@@ -236,6 +241,8 @@ def test_another_address(method, path, words, both):
         ("IMAGE/PNG, */*", "image/png"),
         ("application/json;q=0.5, application/x-npz", "application/x-npz"),
         ("application/zip", "application/x-npz"),
+        ("image/x-png", "image/png"),
+        ("image/tif", "image/tiff"),
         ("text/csv, image/tiff;q=0.1", "image/tiff"),
     ],
 )
@@ -300,6 +307,19 @@ def test_a_member_after_the_limit_is_not_unpacked():
     with pytest.raises(Refused, match="unpacked body may have"):
         unzipped(gzip.compress(bytes(90_000)) * 2, LIMITS)
     assert zipfile.is_zipfile(io.BytesIO(npz(a=BATCH)))
+
+
+NOT_FINITE = (500, {"error": "The model's answer is not finite"})
+
+
+@pytest.mark.parametrize("verb, form", [*(("predict_mc", form) for form in FORMS), ("picture", FORMS[0])])
+def test_an_answer_that_is_not_finite_is_an_error_in_every_form(verb, form, both, monkeypatch):
+    path = f"{CELLS}:{verb}"
+    assert ask(both, path, png(RGB), form)[0] == 200
+    batcher = both.core.batcher(both.core.models.by_name["cells"].available[1].signatures["predict_mc"])
+    run = batcher.run
+    monkeypatch.setattr(batcher, "run", lambda x: {name: value * np.nan for name, value in run(x).items()})
+    assert both.post(path, png(RGB), accept=form) == NOT_FINITE
 
 
 def test_the_command_line_can_ask_a_server(both, unet_export):

@@ -1,13 +1,14 @@
 """The command `dropzoo serve`."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dropzoo.cli.options import with_groups
-from dropzoo.common.checks import unknown
+from dropzoo.common.checks import check_positive, unknown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,10 +61,12 @@ class LimitOptions:
     ] = 30.0
 
     def arguments(self) -> dict[str, Any]:
-        """Returns the arguments of `Limits`."""
+        """Returns the arguments of `Limits`, or raises a ValueError that names the option."""
         said = dict(vars(self))
+        for name, value in said.items():
+            check_positive(value, f"--{name.replace('_', '-')}")
         body, seconds = said.pop("max_body_mib"), said.pop("body_timeout")
-        return {**said, "max_body_bytes": int(body * 2**20), "body_timeout_s": seconds}
+        return {**said, "max_body_bytes": math.ceil(body * 2**20), "body_timeout_s": seconds}
 
 
 @with_groups
