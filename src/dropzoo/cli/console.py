@@ -127,6 +127,9 @@ def _number(text: str) -> float | dict[str, float | None] | None:
     return _finite(middle)
 
 
-def _finite(text: str) -> float | None:
-    number = float(text.replace(",", ""))
+def _finite(text: str) -> int | float | None:
+    text = text.replace(",", "")
+    if text.isdecimal():
+        return int(text)
+    number = float(text)
     return number if math.isfinite(number) else None

@@ -65,9 +65,11 @@ def _figure(outlined: Outlined) -> Figure:
     step = max(1, -(-max(outlined.image.shape[:2]) // _MOST))
     image = outlined.image[::step, ::step]
     height, width = outlined.image.shape[:2]
-    figure = Figure(figsize=(6, 6 * height / width))
+    size = np.clip((24 * width / height, 6 * height / width), 0.5, (6, 24))  # very long ones are stretched
+    figure = Figure(figsize=tuple(size))
     axis = figure.add_axes((0, 0, 1, 1))
-    axis.imshow(pictures.blend(image, np.zeros(image.shape[:2], int), 2), extent=(0, width, height, 0))
+    shown = pictures.blend(image, np.zeros(image.shape[:2], int), 2)
+    axis.imshow(shown, extent=(0, width, height, 0), aspect="auto")
     for i, (colour, least, _) in enumerate(_COLOURS):
         most = _COLOURS[i - 1][1] if i else 2.0
         chosen = [rings for rings, p in zip(outlined.rings, outlined.certainty, strict=True) if least <= p < most]

@@ -1,5 +1,8 @@
 """`dropzoo measure`: counts, areas and objects of many images, each with an interval, into files."""
 
+import contextlib
+import errno
+import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +31,7 @@ from dropzoo.runs.predictor import Predictor
 
 #: The outputs of `dropzoo measure` beside its table.
 SAVED = ("objects", "labels", "geojson", "page")
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # no image after this one could be written either
 _SHOWN = 24  # images on the page, those with the least certain objects first
 
 
@@ -58,6 +62,8 @@ def measure_into(
 ) -> MeasureReport:
     """Measures images, writes the table and the other files that are asked for, and returns a report.
 
+    If the disk is full or the process is stopped, the tables and the page hold what is done.
+
     Args:
         predictor: A model of masks, loaded with `sampling="fixed"` and `votes`.
         paths: Files, folders and patterns.
@@ -83,27 +89,32 @@ def measure_into(
     report, classes, objects, outlined = MeasureReport(failed=failed), classes_of(predictor), [], []
     if planned:
         claim_files(out, planned)
-    for page, _ in shown(pages, len(pages)):
-        try:
-            image = predictor.converted(page.read(predictor.value_range), page.key)
-            mean, samples = masks_of_samples(predictor, image)
-        except (ValueError, OSError) as error:
-            report.failed.append((page.key, error))
-            continue
-        found = measure_image(mean, samples, image, classes, how, intervals)
-        of: Row = {"image": str(page.path)} | ({} if page.index is None else {"page": page.index + 1})
-        report.rows += [of | row for row in found.rows]
-        objects += [of | row for row in found.objects]
-        report.written += _of_image(_files(targets[page.key], saved), page, found)
-        if "page" in saved:
-            outlined.append(_outlined(page, image, found))
-            outlined = sorted(outlined, key=lambda each: each.doubt, reverse=True)[:_SHOWN]
-    if report.rows:
-        report.written.insert(0, write_table(out, report.rows))
-        if "objects" in saved:
-            report.written.insert(1, write_table(_beside(out, saved)[1], objects))
-        if "page" in saved:
-            report.written.append(save_page(_beside(out, saved)[-1], report.rows, outlined, bool(intervals)))
+    try:
+        for page, _ in shown(pages, len(pages)):
+            files = _files(targets[page.key], saved)
+            try:
+                image = predictor.converted(page.read(predictor.value_range), page.key)
+                found = measure_image(*masks_of_samples(predictor, image), image, classes, how, intervals)
+                _write(files, page, found)
+            except (ValueError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise
+                report.failed.append((page.key, error))
+                continue
+            of: Row = {"image": str(page.path)} | ({} if page.index is None else {"page": page.index + 1})
+            report.rows += [of | row for row in found.rows]
+            objects += [of | row for row in found.objects]
+            report.written += files.values()
+            if "page" in saved:
+                outlined.append(_outlined(page, image, found))
+                outlined = sorted(outlined, key=lambda each: each.doubt, reverse=True)[:_SHOWN]
+    finally:  # a run that ends early keeps what it has measured
+        if report.rows:
+            report.written.insert(0, write_table(out, report.rows))
+            if "objects" in saved:
+                report.written.insert(1, write_table(_beside(out, saved)[1], objects))
+            if "page" in saved:
+                report.written.append(save_page(_beside(out, saved)[-1], report.rows, outlined, bool(intervals)))
     return report
 
 
@@ -124,19 +135,20 @@ def _check_stays(planned: Iterable[Path], images: Container[Path], overwrite: bo
     for path in planned:
         if path.resolve() in images:
             raise ValueError(f"{path} is one of the images and is not overwritten: choose another --out")
-        if path.exists() and not overwrite:
+        if os.path.exists(path) and not overwrite:
             raise ValueError(f"{path} exists. Pass --overwrite to replace it, or choose another name with --out")
 
 
-def _of_image(files: Mapping[str, Path], page: Page, found: Measured) -> list[Path]:
-    if path := files.get("labels"):
-        labels = found.labels.astype(np.uint16) if len(found.objects) < 65536 else found.labels
-        with whole_file(path) as unfinished:
+def _write(files: Mapping[str, Path], page: Page, found: Measured) -> None:
+    """Writes the files of an image, all or none."""
+    with contextlib.ExitStack() as stack:
+        if path := files.get("labels"):
+            labels = found.labels.astype(np.uint16) if len(found.objects) < 65536 else found.labels
+            unfinished = stack.enter_context(whole_file(path))
             tags = page.tags.of_tiff()
             tifffile.imwrite(unfinished, labels, photometric="minisblack", compression="zlib", **tags)
-    if path := files.get("geojson"):
-        write_geojson(path, found.labels, found.objects, page.tags)
-    return list(files.values())
+        if path := files.get("geojson"):
+            write_geojson(path, found.labels, found.objects, page.tags)
 
 
 def _outlined(page: Page, image: np.ndarray, found: Measured) -> Outlined:

@@ -85,7 +85,16 @@ def masks_of_samples(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarra
 
 
 def likeliest(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns the likeliest class of each pixel of probabilities that are resized to `size`."""
+    """Returns the likeliest class of each pixel of probabilities that are resized to `size`.
+
+    Raises:
+        ValueError: If a probability is not finite.
+    """
+    if broken := int((~np.isfinite(p)).sum()):
+        raise ValueError(
+            f"The model's answer is not finite: {broken} of its {p.size} values are NaN or infinite. Check the "
+            "weights of the model, and the values of the image"
+        )
     p = in_size(p, size)
     ids = np.uint8 if p.shape[-1] <= 256 else np.uint16
     return (p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5).astype(ids)

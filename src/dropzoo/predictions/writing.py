@@ -100,7 +100,8 @@ def _lacking(kind: str) -> ValueError:
     guarantee = GUARANTEED.get(kind)
     way = "It has no dropout, or its export has no samples"
     if guarantee is not None:
-        tool = "serving.calibrate, in Python" if guarantee == "interval" else "dropzoo calibrate"
+        command = f"dropzoo calibrate RUN --guarantee {guarantee}=0.1"
+        tool = "serving.calibrate, in Python" if guarantee == "interval" else command
         way = f'Calibrate the model with the guarantee "{guarantee}" first: {tool}'
     return ValueError(f"The model has no output {kind!r}. {way}")
 

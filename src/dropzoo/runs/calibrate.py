@@ -143,7 +143,7 @@ def held_out(
     if wanted.data is None or _same(wanted.data, config):
         if own.validation is None:
             raise ValueError(
-                f"{run} has no validation images to calibrate on, because its --validation-split is 0. Pass other "
+                f"{run} has no validation images to calibrate on, because its validation split is 0. Pass other "
                 "held-out images: --data DATA"
             )
         return members, own.validation, own.info, f"{own.info.name}, validation images"
