@@ -98,6 +98,10 @@ def list_data() -> list[str]:
     return list(EMBEDDED)
 
 
+class SizesVary(ValueError):
+    """The error for images of different sizes that would form a batch."""
+
+
 def load_data(
     name: str | os.PathLike,
     *,
@@ -243,7 +247,7 @@ def load_data(
     sizes_vary = height is None or width is None
     crop = _crop(augmentation, height, width, channels, source.task == "segmentation")
     if sizes_vary and batch_size > 1 and crop is None:
-        raise ValueError(
+        raise SizesVary(
             "Images of different sizes cannot form a batch. Pass `image_size=(height, width)` (--image-size), "
             "`batch_size=1` (--batch-size), or `augment` with a crop (--augment crop=128). Received: "
             f"batch_size={batch_size}"
