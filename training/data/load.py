@@ -265,8 +265,8 @@ def load_data(
 
     if balance and source.task != "classification":
         raise ValueError(
-            "balance=True (--balance sampling) is for class labels of images. For masks, pass --balance weights, "
-            "or `class_weight` to `fit`"
+            "balance=True (--balance sampling) is for class labels of images. For masks, pass `class_weight` to "
+            "`fit`; or use dropzoo train --balance weights"
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])
