@@ -43,7 +43,10 @@ class Plan:
                 for each model.
         """
         if self.name == "paper":
-            raise ValueError("The plan 'paper' is different for each model: pass dropout='paper' to build_model")
+            raise ValueError(
+                "The plan 'paper' is different for each model, so it is only for models that are built by name. "
+                "For other models, choose another plan, or pass the sites and what to put there"
+            )
         chosen = self.choose(sites)
         if not chosen and self.name != "none":
             raise ValueError(

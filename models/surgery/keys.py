@@ -91,7 +91,7 @@ class Scope:
             return self._inside(wanted)
         sides = {"after": self._after, "before": self._before, "before_activation": self._before_activation}
         if kind not in sides:
-            raise unknown("kind of key", kind, [*sides, "inside"])
+            raise unknown("kind of place", kind, [*sides, "inside"])
         meant = self._meaning(key, wanted)
         found = sides[kind](meant)
         if not found:

@@ -113,7 +113,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         known = {id(each.random.layer) for each in named}
         others = [layer for layer in flatten_layers(model, include_self=False) if id(layer) not in known]
         for layer in draws_in_inference(model, others, batch):
-            note = "draws random numbers in inference too, in a function"
+            note = "draws random numbers in inference too, in its own code: not measured"
             report.append(
                 SiteReport(layer.name, snake_case(type(layer).__name__), None, None, (note,), "suspected")
             )

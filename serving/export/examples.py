@@ -28,7 +28,8 @@ def examples_of(
     """
     if (precision == "int8") != (examples is not None):
         raise ValueError(
-            "`examples`, some typical inputs, are required for precision='int8', and only for this precision. "
+            "`examples`, some typical inputs, are required for precision='int8', and only for this precision; "
+            "only serving.export_model, in Python, takes them. "
             f"Received: precision={precision!r}, examples of type {type(examples).__name__}"
         )
     if examples is None:

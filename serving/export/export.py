@@ -224,14 +224,14 @@ def _say_range(model: keras.Model, inputs: Sequence[Input]) -> None:
         if not each.pixels.from_files:
             _log.warning(
                 "`predict_bytes` takes no image files for %r: the model takes pixels from %s. Put the "
-                "preprocessing into the model, or pass input_range=(low, high)",
+                "preprocessing into the model, or pass input_range=(low, high) (--input-range LOW,HIGH)",
                 each.name,
                 each.pixels.words,
             )
         elif not each.pixels.source:
             text = (
                 f"Images in [0, 1] are assumed for {each.name!r}: nothing in the model says which range it takes. "
-                f"Pass its range as input_range=(low, high).{hint}"
+                f"Pass its range: input_range=(low, high) (--input-range LOW,HIGH).{hint}"
             )
             if hint:
                 warnings.warn(text, stacklevel=3)

@@ -119,8 +119,8 @@ class Meanings:
             if each is False and array.size and (array.min() < -_OVERSHOOT or array.max() > 1 + _OVERSHOOT):
                 raise ValueError(
                     f"from_logits=False says that the output {output.name!r} is probabilities, but its values are "
-                    f"from {array.min():.3g} to {array.max():.3g}. Pass from_logits=True for logits, or "
-                    "task='regression' for a regression"
+                    f"from {array.min():.3g} to {array.max():.3g}. For logits, pass from_logits=True; for "
+                    "a regression, pass task='regression'"
                 )
             if each is False and _excluding(output):
                 _check_axis(array, output)
@@ -242,5 +242,5 @@ def _compiled(model: keras.Model, output: Output, outputs: Sequence[Output]) -> 
 def _undecided(output: Output, why: str) -> ValueError:
     return ValueError(
         f"Is the output {output.name!r} logits or probabilities? It is not known: {why}. Pass from_logits=True "
-        "for logits, or from_logits=False for probabilities (task='regression' for values that are neither)"
+        "for logits, or from_logits=False for probabilities. For values that are neither, pass task='regression'"
     )

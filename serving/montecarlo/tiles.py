@@ -244,9 +244,9 @@ def _check_maps(mc: MonteCarlo | Rival) -> None:
     rank = max(map(len, shapes))
     if rank < 3 or any(len(answer) != rank for answer in answers):
         raise ValueError(
-            "`predict_tiled` needs a model that takes images and returns maps, both of the shape (batch, height, "
-            f"width, channels), possibly with more or fewer spatial axes. Received: a model that takes "
-            f"{', '.join(map(str, shapes))} and returns {', '.join(map(str, answers))}"
+            "Tiles (`predict_tiled`, --tile) need a model that takes images and returns maps, both of the shape "
+            f"(batch, height, width, channels), possibly with more or fewer spatial axes. Received: a model that "
+            f"takes {', '.join(map(str, shapes))} and returns {', '.join(map(str, answers))}"
         )
 
 

@@ -178,7 +178,7 @@ def test_a_lambda_that_hides_its_function_is_found_by_trying():
     assert (row.site, row.kind, row.notes) == (
         "permanent",
         "suspected",
-        ("draws random numbers in inference too, in a function",),
+        ("draws random numbers in inference too, in its own code: not measured",),
     )
     with pytest.warns(UserWarning, match="'permanent' .draws in inference too"):
         models.strip_dropout(model)

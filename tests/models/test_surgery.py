@@ -49,7 +49,7 @@ WRONG = [
     (functional, {"conv1": K.Dense(3)}, "must keep the shape of its input and have no weights"),
     (functional, {"flatten": "spatial_dropout2d:0.1"}, "Cannot put 'spatial_dropout2d:0.1' at site 'flatten'"),
     (functional, {"after:Conv3D": 0.1}, "Unknown layer or class 'Conv3D'. Did you mean 'Conv2D'"),
-    (functional, {"beside:Conv2D": 0.1}, "Unknown kind of key 'beside'"),
+    (functional, {"beside:Conv2D": 0.1}, "Unknown kind of place 'beside'"),
     (functional, {"after:logits": 0.1}, "is an output of the model"),
     (functional, {"before_activation:norm1": 0.1}, "has no activation"),
     (functional, {"inside:encoder": 0.1}, "Unknown nested model 'encoder'"),

@@ -67,10 +67,10 @@ class TestBadInput:
             ({"guarantee": {"set": 1}}, r"level of `set` must be in \(0, 1\)"),
             (
                 {"guarantee": {"set": 0.01}, "temperature": False},
-                "with 50 held-out images the lowest possible level is 0.0197",
+                "50 images are left for it, so the lowest possible level is 0.0197",
             ),
-            ({"guarantee": {"set": 0.02}}, "with 33 held-out images the lowest possible level is 0.0295"),
-            ({"guarantee": {"error": 0.02}}, "with 33 held-out images the lowest possible level is 0.0674"),
+            ({"guarantee": {"set": 0.02}}, "33 images are left for it, so the lowest possible level is 0.0295"),
+            ({"guarantee": {"error": 0.02}}, "33 images are left for it, so the lowest possible level is 0.0674"),
             (
                 {"guarantee": {"miss": 0.1}},
                 "`miss` is not a guarantee for class labels. Choose from: set, error",

@@ -132,7 +132,10 @@ def test_samples_and_predictions_of_files(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: net(), "are assumed for 'images'.*Pass its range as input_range=.low, high..$"),
+        (
+            lambda: net(),
+            "are assumed for 'images'.*Pass its range: input_range=.low, high. .--input-range LOW,HIGH..$",
+        ),
         (
             lambda: trained_on(-124, 151, from_files=False),
             "takes no image files for 'images'.*from -124 to 151 .*image files cannot be scaled to it",

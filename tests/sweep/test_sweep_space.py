@@ -193,7 +193,10 @@ BAD = {
     "smoothing": ([*SWEEP, "--plan", "paper", "--label-smoothing", "1"], "`label_smoothing` must be"),
     "weight decay": ([*SWEEP, "--plan", "paper", "--weight-decay", "-1"], "`weight_decay` must be"),
     "rate": ([*SWEEP, "--sites", "dense*", "--rate", "1.5"], "`rate` must be a number in [0, 1)"),
-    "schedule": ([*SWEEP, "--sites", "dense*", "--rate-schedule", "soon"], "A schedule must be one of"),
+    "schedule": (
+        [*SWEEP, "--sites", "dense*", "--rate-schedule", "soon"],
+        "A rate schedule (--rate-schedule) must be one of",
+    ),
     "unknown schedule": (
         [*SWEEP, "--sites", "dense*", "--rate-schedule", "lat:rate"],
         "Unknown rate schedule 'lat'",

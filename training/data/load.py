@@ -98,6 +98,10 @@ def list_data() -> list[str]:
     return list(EMBEDDED)
 
 
+class SizesVary(ValueError):
+    """The error for images of different sizes that would form a batch."""
+
+
 def load_data(
     name: str | os.PathLike,
     *,
@@ -243,7 +247,7 @@ def load_data(
     sizes_vary = height is None or width is None
     crop = _crop(augmentation, height, width, channels, source.task == "segmentation")
     if sizes_vary and batch_size > 1 and crop is None:
-        raise ValueError(
+        raise SizesVary(
             "Images of different sizes cannot form a batch. Pass `image_size=(height, width)` (--image-size), "
             "`batch_size=1` (--batch-size), or `augment` with a crop (--augment crop=128). Received: "
             f"batch_size={batch_size}"
@@ -261,8 +265,8 @@ def load_data(
 
     if balance and source.task != "classification":
         raise ValueError(
-            "balance=True (--balance sampling) is for class labels of images. For masks, pass --balance weights, "
-            "or `class_weight` to `fit`"
+            "balance=True (--balance sampling) is for class labels of images. For masks, pass `class_weight` to "
+            "`fit`; or use dropzoo train --balance weights"
         )
     batches = training_batches(kept[0] or train, batch_size, augmentation, seed, balance, source.ignore_class)
     batches.as_stored = lambda: evaluation(kept[0])

@@ -67,9 +67,9 @@ class Promise:
         least = bounds.least_level(n, self.confidence)
         if self.terms.level < least - 1e-12:
             raise ValueError(
-                f"Too few images for `{self.name}` at the level {self.terms.level:g}: with "
-                f"{count_of(n, 'held-out image')}{which} the lowest possible level is "
-                f"{math.ceil(least * 1e4) / 1e4:g}. Use more images, or ask for a higher level"
+                f"Too few images for `{self.name}` at the level {self.terms.level:g}: "
+                f"{count_of(n, f'image{which} is', f'images{which} are')} left for it, so the lowest possible "
+                f"level is {math.ceil(least * 1e4) / 1e4:g}. Use more images, or ask for a higher level"
             )
 
     @property

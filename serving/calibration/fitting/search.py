@@ -63,8 +63,8 @@ def search(source: Source, heldout: HeldOut, part: set[int], tempers: bool, verb
         )
     if len(part) < LEAST_IMAGES:
         raise ValueError(
-            f"sites='search' needs at least {LEAST_IMAGES} images to search on (a third of all images, if there "
-            f"is a guarantee). Received: {len(part)}"
+            f"sites='search' needs at least {LEAST_IMAGES} images. Received: {len(part)} (with a guarantee, it "
+            "gets only a third of all images). Pass more images, or sites='as_is'"
         )
     images = _load(heldout, part)
     raced = min(len(images) // 2, _RACED * _limits(images)[0])

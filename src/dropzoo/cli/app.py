@@ -25,6 +25,7 @@ from dropzoo.cli import (
     training,
 )
 from dropzoo.cli.console import with_json
+from dropzoo.cli.errors import Command, in_options
 from dropzoo.cli.quiet import silence_tensorflow
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ def _unwrapped(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
-app.command("list", help=_unwrapped(models.list_.__doc__ or ""))(with_json(models.list_))
+app.command("list", cls=Command, help=_unwrapped(models.list_.__doc__ or ""))(with_json(models.list_))
 for command in (
     with_json(models.sites),
     models.plot,
@@ -80,7 +81,7 @@ for command in (
     training.demo,
     doctor.doctor,
 ):
-    app.command(help=_unwrapped(command.__doc__ or ""))(command)
+    app.command(cls=Command, help=_unwrapped(command.__doc__ or ""))(command)
 
 
 #: Commands of 0.2 with an option that is accepted until version 0.4.
@@ -123,7 +124,7 @@ def _warn(given: set[str], message: Warning | str, *_: Any) -> None:
     """Prints a warning without the line of code that it comes from, unless it was given before."""
     if str(message) not in given:
         given.add(str(message))
-        errors.print(f"[yellow]Warning:[/yellow] {escape(str(message))}", soft_wrap=True)
+        errors.print(f"[yellow]Warning:[/yellow] {escape(in_options(str(message)))}", soft_wrap=True)
 
 
 def _report(error: Exception) -> int:

@@ -19,7 +19,7 @@ def bench_input(
         float, typer.Option("--seconds", min=0.1, help="About how long to measure, in seconds.")
     ] = 10.0,
 ) -> None:
-    """Measures the speed of the input pipeline alone, in images per second, with an empty and a full cache.
+    """Measures the speed of the input pipeline alone, in images per second, in the first epoch and in later ones.
 
     To compare it with the training steps, run: dropzoo bench
 
@@ -33,9 +33,9 @@ def bench_input(
         found = throughput.input_rate(loaded, seconds)
     table = Table("input of " + escape(data), "", show_header=True)
     table.add_row("first batch after", f"{found.first_batch:.2f} s")
-    table.add_row("first epoch, reading and decoding", f"{found.filling:,.0f} images/s")
+    table.add_row("first epoch", f"{found.filling:,.0f} images/s")
     steady = "not reached: pass more --seconds" if found.steady is None else f"{found.steady:,.0f} images/s"
-    table.add_row("later epochs, from the cache", steady)
+    table.add_row("later epochs", steady)
     console.print(table)
 
 
@@ -80,7 +80,7 @@ def bench(
         title = "step, jit_compile=True" if jit_compile else "step, jit_compile=False"
         table.add_row(title, f"{1e3 * seconds_a_step:.1f}", f"{reading.batch_size / seconds_a_step:,.0f}")
     rate = found.steady or found.filling
-    title = "input alone, from the cache" if found.steady else "input alone, while the cache fills"
+    title = "input alone, later epochs" if found.steady else "input alone, first epoch"
     table.add_row(title, f"{1e3 * reading.batch_size / rate:.1f}", f"{rate:,.0f}")
     console.print(table)
     fastest = min(times, key=times.__getitem__)

@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from dropzoo.cli.console import console, say
-from dropzoo.cli.errors import options_in_errors
-from dropzoo.cli.options import FromLogitsOption, InputRangeOption
+from dropzoo.cli.data_options import FolderOptions, changed, flag_of
+from dropzoo.cli.errors import in_options, options_in_errors
+from dropzoo.cli.options import FromLogitsOption, InputRangeOption, with_groups
 from dropzoo.cli.parsing import parse_range
 from dropzoo.common.checks import unknown
 from dropzoo.common.shell import quote
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _TEMPERATURES: dict[str, Any] = {"one": True, "per_class": "per_class", "none": False}
 
 
+@with_groups
 def calibrate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or any .keras file (with --data).")],
     guarantee: Annotated[
@@ -27,10 +29,10 @@ def calibrate(
         typer.Option(
             "--guarantee",
             help="Repeatable: a guarantee and its level, the largest error rate that it allows, such as "
-            '"miss=0.1". In brackets: what counts as an error. For class labels: set (sets of classes without '
-            "the true one), error (wrong answers among those that are not left to a human). For masks: miss "
-            "(pixels of the class outside the outer mask), false (pixels of the inner mask that are not of the "
-            "class), error. For multi-label models and regression, use serving.calibrate in Python.",
+            '"miss=0.1". For class labels: set (counts the sets of classes without the true one) and error '
+            "(counts the wrong answers, except those left to a human). For masks: miss (counts the pixels of the "
+            "class outside the outer mask), false (counts the pixels of the inner mask that are not of the class) "
+            "and error. For multi-label models and regression, use serving.calibrate in Python.",
         ),
     ] = None,
     data: Annotated[
@@ -50,7 +52,7 @@ def calibrate(
             "--sites",
             help="search: find the sites that should drop in inference, and at what fraction of their training "
             "rates; if one pass without dropout is as good, no sites drop. as_is: keep sites and rates. The "
-            "default is search if the model has dropout.",
+            "default is search if a single model has dropout, else as_is.",
         ),
     ] = None,
     temperature: Annotated[
@@ -83,8 +85,12 @@ def calibrate(
     ] = 0.9,
     input_range: InputRangeOption = None,
     from_logits: FromLogitsOption = None,
+    *,
+    reading: FolderOptions,
 ) -> None:
     """Calibrates a model on images that it has not seen, and writes RUN/calibration.json.
+
+    For NAME.keras, it writes NAME.calibration.json beside the file.
 
     From then on, evaluate, predict, measure and export use the calibration, unless you pass --no-calibration. By
     default, the images are the validation images of the run. If you used these to choose the model or its number
@@ -100,10 +106,13 @@ def calibrate(
 
     if temperature not in _TEMPERATURES:
         raise unknown("temperature", temperature, _TEMPERATURES)
+    if (asked := changed(reading)) and data is None:
+        raise ValueError(f"{flag_of(next(iter(asked)))} says how the folder of --data is read. Pass --data too")
     wanted = CalibrationConfig(
         guarantee=_levels(guarantee),
         data=data,
         manual_dir=manual_dir,
+        reading=asked,
         temperature=_TEMPERATURES[temperature],
         sites=sites,  # type: ignore[arg-type]  # `serving.calibrate` checks it
         num_samples=num_samples,
@@ -150,7 +159,7 @@ def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "Calibr
         if intervals_file(run).is_file():
             gone = ". The earlier intervals were deleted, because they do not fit the new calibration"
         intervals_file(run).unlink(missing_ok=True)
-        say(f"The intervals of dropzoo measure were not calibrated: {str(error).rstrip('.')}{gone}")
+        say(f"The intervals of dropzoo measure were not calibrated: {in_options(str(error)).rstrip('.')}{gone}")
         return
     say(f"Saved {path}, with the intervals for dropzoo measure")
 

@@ -33,7 +33,7 @@ def inspect(
 ) -> None:
     """Shows how a folder is read: classes, sizes, splits, and likely mistakes. Decodes every file.
 
-    Here, --broken and --cache change nothing but the command that the last line suggests.
+    Here, --broken and --cache have one effect only: they appear in the command that the last line suggests.
 
     Example: dropzoo inspect cells --out sheet.html
     """

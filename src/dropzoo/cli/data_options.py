@@ -1,4 +1,4 @@
-"""The options that say how a folder of images is read; train, sweep, evaluate and inspect share them."""
+"""The options that say how a folder of images is read; the commands on data share them."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -90,13 +90,21 @@ class FolderOptions:
     ] = "auto"
 
 
+def changed(options: FolderOptions) -> dict[str, Any]:
+    """Returns the fields that differ from their defaults, with their values."""
+    fields = dataclasses.fields(FolderOptions)
+    return {each.name: value for each in fields if (value := getattr(options, each.name)) != each.default}
+
+
+def flag_of(name: str) -> str:
+    """Returns the option of a field of `FolderOptions`."""
+    return f"--{name.replace('_', '-')}"
+
+
 def given(options: FolderOptions) -> list[str]:
     """Returns the options that differ from their defaults, as they are written on the command line."""
     words = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value != field.default:
-            text = ",".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
-            # With "=", a value may begin with a minus.
-            words.append(f"--{field.name.replace('_', '-')}={quote(text)}")
+    for name, value in changed(options).items():
+        text = ",".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
+        words.append(f"{flag_of(name)}={quote(text)}")  # with "=", a value may begin with a minus
     return words

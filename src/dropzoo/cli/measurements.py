@@ -65,9 +65,9 @@ def measure(
         str | None,
         typer.Option(
             "--calibrate",
-            help="First calibrate the intervals, on images with known masks: a folder or a data set that is new "
-            "to "
-            'the model, or "validation" for the validation images of a run. The result is saved with the model.',
+            help="First calibrate the intervals (of a run or a .keras file), on images with known masks: a folder "
+            'or a data set that is new to the model, or "validation" for the validation images of a run. The '
+            "result is saved with the model. For options on how the folder is read, use dropzoo calibrate.",
         ),
     ] = None,
     num_samples: SamplesOption = None,
@@ -90,6 +90,7 @@ def measure(
     from dropzoo.predictions.measure import SAVED, measure_into
     from dropzoo.predictions.measuring import Measure
     from dropzoo.predictions.saved_intervals import calibrate_intervals, intervals_file, load_intervals
+    from dropzoo.runs.calibrations import export_folder
     from dropzoo.runs.predictors import load_predictor
 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -114,10 +115,12 @@ def measure(
             say(f"Saved {calibrate_intervals(predictor, model, calibrate, how, say)}")
         if not paths:
             return
+    exported = export_folder(model) is not None
     if intervals == "calibrated" and not intervals_file(model).is_file():
+        held = "RUN (the run or the .keras file of this export)" if exported else quote(str(model))
         raise ValueError(
             f"The intervals of {model} were not calibrated. Calibrate them on images whose masks are known: "
-            f"dropzoo measure --model {quote(str(model))} --calibrate DATA; or pass --intervals samples"
+            f"dropzoo measure --calibrate DATA --model {held}; or pass --intervals samples"
         )
     with options_in_errors():
         predictor = predictor or load_predictor(model, num_samples, say=say, **options)
@@ -126,7 +129,8 @@ def measure(
     if not known and report.rows:
         said, way = (
             "The intervals are those of the samples, and may be too narrow",
-            "To calibrate them, pass --calibrate DATA",
+            "To calibrate them, pass --calibrate DATA"
+            + ("; --model must then be the run or the .keras file" if exported else ""),
         )
         if predictor.num_samples < 2:
             said = "Each image was predicted in a single pass, so the intervals have no width"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dropzoo.cli.data_options import FolderOptions
 from dropzoo.cli.parsing import parse_augment, parse_size, parse_values
 
 DataOption = Annotated[str, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")]
@@ -45,6 +46,15 @@ ImageSizeOption = Annotated[
     str | None,
     typer.Option(
         "--image-size", help="Resize images: 256, or HEIGHTxWIDTH.", rich_help_panel=_HOW, parser=parse_size
+    ),
+]
+ChannelsOption = Annotated[
+    int | None, typer.Option("--channels", help="Convert images to grey (1) or RGB (3).", rich_help_panel=_HOW)
+]
+ManualDirOption = Annotated[
+    str | None,
+    typer.Option(
+        "--manual-dir", help="Folder with the downloaded archives of a TFDS data set.", rich_help_panel=_HOW
     ),
 ]
 DataDirOption = Annotated[
@@ -160,9 +170,7 @@ class TrainingOptions:
         ),
     ] = "cosine"
     image_size: ImageSizeOption = None
-    num_channels: Annotated[
-        int | None, typer.Option("--channels", help="Convert images to grey (1) or RGB (3).", rich_help_panel=_HOW)
-    ] = None
+    num_channels: ChannelsOption = None
     validation_split: Annotated[
         float,
         typer.Option(
@@ -177,12 +185,7 @@ class TrainingOptions:
             "--limit", help="Use only this many training images, counted from the first.", rich_help_panel=_HOW
         ),
     ] = None
-    manual_dir: Annotated[
-        str | None,
-        typer.Option(
-            "--manual-dir", help="Folder with the downloaded archives of a TFDS data set.", rich_help_panel=_HOW
-        ),
-    ] = None
+    manual_dir: ManualDirOption = None
     data_dir: DataDirOption = None
     balance: Annotated[
         str,
@@ -197,12 +200,14 @@ class TrainingOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InputOptions:
+class InputOptions(FolderOptions):
     """The options that say how images are read, for the commands that measure."""
 
     batch_size: BatchSizeOption = 32
     augment: AugmentOption = None
     image_size: ImageSizeOption = None
+    num_channels: ChannelsOption = None
+    manual_dir: ManualDirOption = None
     data_dir: DataDirOption = None
 
     def arguments(self) -> dict[str, Any]:

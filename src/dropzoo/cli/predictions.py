@@ -88,7 +88,9 @@ class Computing:
     overlap: Annotated[
         int | None,
         typer.Option(
-            "--overlap", min=0, help="Pixels that neighbouring tiles share; 64 by default, or half a tile."
+            "--overlap",
+            min=0,
+            help="Pixels that neighbouring tiles share; by default 64, but at most half a tile.",
         ),
     ] = None
 
@@ -138,7 +140,7 @@ def predict(
     """Predicts labels (as a table) or masks (as files) of images, with the model's uncertainty.
 
     Run the same command again to continue after a stop, or to add images. Files that cannot be read are listed at
-    the end; the exit status is then 1.
+    the end; the exit status is then 1, or 2 if no image has an answer.
 
     Example: dropzoo predict cell.png --model runs/unet-nuclei
 
@@ -152,6 +154,8 @@ def predict(
         raise unknown("--format", form, FORMATS)
     kinds = None if save is None else parse_kinds(save)
     predictor = _predictor(model, answers, computing)
+    if computing.tile is not None and not predictor.is_map:
+        raise ValueError("--tile is for models that return maps. This model gives one answer: leave out --tile")
     if table is None and predictor.is_map:
         table = out / "predictions.csv"
     plan = Plan(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dropzoo.cli.errors import in_options
 from dropzoo.common.words import count_of
 
 T = TypeVar("T")
@@ -41,7 +42,8 @@ def end(failed: list[tuple[str, Exception]], done: int) -> None:
         return
     if len(failed) == 1 and not done:
         raise failed[0][1]
-    listed = "\n".join(dict.fromkeys(f"  {key.rpartition('#')[0] or key}: {error}" for key, error in failed))
+    said_of = ((key.rpartition("#")[0] or key, in_options(str(error))) for key, error in failed)
+    listed = "\n".join(dict.fromkeys(f"  {name}: {error}" for name, error in said_of))
     every = count_of(len(failed) + done, "image")
     said = count_of(len(failed), f"of {every} has no answer:", f"of {every} have no answer:")
     said += f"\n{listed}"

@@ -1,5 +1,6 @@
 """The commands on finished runs: evaluate and export."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ import typer
 from rich.progress import track
 
 from dropzoo.cli.console import console, say
-from dropzoo.cli.data_options import FolderOptions
+from dropzoo.cli.data_options import FolderOptions, changed, flag_of
 from dropzoo.cli.errors import options_in_errors
 from dropzoo.cli.options import FromLogitsOption, InputRangeOption, NoCalibrationOption, with_groups
 from dropzoo.cli.parsing import parse_range
@@ -26,14 +27,18 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Images to evaluate on: test (the default), validation, training or all."),
+        typer.Option(
+            "--split",
+            help="Images to evaluate on: test, validation, training or all. By default, the first of these that "
+            "the data have.",
+        ),
     ] = None,
     per: Annotated[
         str | None,
         typer.Option(
             "--per",
-            help='Also show scores by class, image or object, with intervals: "class,image", or all. '
-            "--plots writes them as CSV.",
+            help='Also show scores by class, image or object ("class,image", or all), and intervals of the total '
+            "scores. --plots writes them as CSV.",
         ),
     ] = None,
     manual_dir: Annotated[
@@ -86,9 +91,9 @@ def evaluate(
 ) -> None:
     """Evaluates a model on test images: accuracy, IoU, NLL, calibration, and the quality of its uncertainty.
 
-    Images are scaled to the pixel range of the images that the model was trained on. If that is not known, they
-    are scaled to the range that its first layers show, such as Rescaling, or else to [0, 1]. To set the range
-    yourself, pass --input-range.
+    Images are scaled to the pixel range of the images that the model was trained on. If that is not known, the
+    first layers of the model (such as Rescaling) decide, or else the range is [0, 1]. To set the range yourself,
+    pass --input-range.
 
     If a folder has no split of its own, the test set is the one that training leaves out: the last fifth of each
     class, or the fraction --test-split. To use all images, pass --split all. If the model has a calibration, the
@@ -115,7 +120,7 @@ def evaluate(
         raise ValueError("`--manual-dir` is the folder with the archives of `--data`. Pass --data too")
     names = parse_corruptions(corruptions)
     check_split(split)
-    asked = {name: value for name, value in vars(reading).items() if value != getattr(FolderOptions(), name)}
+    asked = changed(reading)
     with options_in_errors():
         if data is None:
             model, config, loaded = load_run_for(first_run(run), split, asked)
@@ -124,7 +129,8 @@ def evaluate(
             typer.echo(how_many_are_judged(loaded, split), err=True, nl=False)
     taken = settle_range(model, parse_range(input_range), say)
     check_bits(taken, loaded.info)
-    with options_in_errors():
+    of_own_data: dict[str, str | None] = {flag_of(each.name): None for each in dataclasses.fields(FolderOptions)}
+    with options_in_errors({**of_own_data, "--manual-dir": "--ood-manual-dir"}):
         foreign = load_foreign(ood, loaded, config, taken, ood_manual_dir) if ood else None
     wanted = Wanted(
         num_samples=num_samples,

@@ -33,7 +33,7 @@ class LimitOptions:
         int,
         typer.Option(
             "--max-batch-size",
-            help="Largest number of images that the model computes at once.",
+            help="Largest number of images that are joined from several requests into one batch.",
             rich_help_panel="Limits",
         ),
     ] = 64

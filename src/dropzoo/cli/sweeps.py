@@ -83,8 +83,8 @@ class SpaceOptions:
     recipe: Annotated[
         list[str] | None,
         _many(
-            "the recipe small or medium, own (only the options of this command), or a list of training "
-            'settings, such as "optimizer=sgd:momentum=0.9; mixup=0.2".',
+            'small, medium, a list of training settings such as "optimizer=sgd:momentum=0.9; mixup=0.2", or own '
+            "(no recipe, only the options of this command).",
             "--recipe",
         ),
     ] = None
@@ -93,8 +93,8 @@ class SpaceOptions:
         typer.Option(
             "--seeds",
             min=1,
-            help="How many times to train each combination, each time with another seed. Intervals need at "
-            "least 2; 5 are better.",
+            help="How many times to train each combination, each time with another seed. Without --folds, "
+            "intervals need at least 2; 5 are better.",
         ),
     ] = 3
     folds: Annotated[
@@ -210,7 +210,7 @@ def sweep(
         str | None, typer.Option("--data", help="digits, digit_scenes, a TFDS name, or a folder.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The sweep's folder; sweeps/MODEL-DATA by default.")
+        Path | None, typer.Option("--out", help="The sweep's folder; sweeps/MODEL-DATA or sweeps/FILE by default.")
     ] = None,
     axes: SpaceOptions,
     training: TrialOptions,
@@ -273,10 +273,10 @@ def recommend(
 ) -> None:
     """Recommends a plan from a sweep: the simplest one within one standard error of the best.
 
-    The standard error is computed from the differences between trials of two plans with the same seed. With a
-    single seed there is no standard error, so the plan with the best mean is recommended. You can run this
-    command while the sweep is running. A warning appears if the training runs were too short. The last line of the
-    output is the command that trains the recommended plan.
+    The standard error is computed from the differences between trials of two plans with the same seed and
+    fold. With a single pair there is no standard error, so the plan with the best mean is recommended. You can
+    run this command while the sweep is running. A warning appears if the training runs were too short. The last
+    line of the output is the command that trains the recommended plan.
 
     Example: dropzoo recommend sweeps/simple_cnn-digits
 

@@ -19,7 +19,7 @@ _CAPTIONS = {
     "risk_coverage": "Risk and coverage: the error among the surest predictions",
     "attribution": "Sites: the filled part is the share of the variance that disappears without the site",
     "guarantee": "The guarantee on errors: images to the right of the line go to a human",
-    "corruptions": "Corrupted images: severity 0 is the test set as it is",
+    "corruptions": "Corrupted images: severity 0 is the images as they are",
     "least_certain": "The least certain images, by predictive entropy (H); MI is the mutual information",
     "most_certain": "The most certain images",
 }

@@ -116,7 +116,8 @@ class Journal:
             changed = ", ".join(f"{n}: {settings.get(n)!r} there, {self._settings[n]!r} now" for n in names)
             raise ValueError(
                 f"{place.parent} holds predictions with other settings ({changed or 'other options'}). "
-                "Pass --overwrite to replace them, or choose another --out (another --table for labels)"
+                "Pass --overwrite to replace them, or choose another --out (or another --table, if the model "
+                "predicts labels)"
             )
 
     def claim(self, table: Path, files: Iterable[Path], keys: Iterable[str]) -> None:

@@ -83,7 +83,8 @@ def kinds_for(task: str, wanted: Sequence[str] | None, sampled: bool = True) -> 
         default = ("mask", "picture")
     if wrong := [kind for kind in wanted or () if kind not in there]:
         raise ValueError(
-            f"A model with task={task!r} has no output {wrong[0]!r}. Pass --save with some of: {', '.join(there)}"
+            f"A model of the task {task!r} has no output {wrong[0]!r}. Pass --save with some of: "
+            f"{', '.join(there)}"
         )
     return default if wanted is None else tuple(wanted)
 

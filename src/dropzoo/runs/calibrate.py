@@ -17,7 +17,7 @@ from dropzoo.runs.calibrations import keep_calibration
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import absolute, check_same_data, judged_images, load_run_data, read_info
 from dropzoo.runs.inputs import check_bits, fed, settle_range
-from dropzoo.runs.loading import load_model_for, load_run
+from dropzoo.runs.loading import load_model_for, load_run, load_to_judge
 from dropzoo.runs.members import ensemble_of, first_run, load_members
 from dropzoo.runs.settings import READING, READING_ELSEWHERE
 from dropzoo.serving.calibration.sites import can_set, named_sites
@@ -34,6 +34,8 @@ class CalibrationConfig:
         guarantee: Dict from names of guarantees to levels, as for `calibrate`.
         data: Str, a data set or a folder of held-out images; None for the validation images of the run.
         manual_dir: Str or None, as for `load_data`.
+        reading: Dict of fields of `Settings` that say how the folder `data` is read; the others are as for the
+            run. None for a command without such options.
         temperature: As for `calibrate`.
         sites: As for `calibrate`; None to search if the model has dropout whose rate can be set.
         num_samples: Int, the number of Monte-Carlo samples, or 0 for one pass. None for 30 samples, or for one
@@ -48,6 +50,7 @@ class CalibrationConfig:
     guarantee: Mapping[str, float] = dataclasses.field(default_factory=dict)
     data: str | None = None
     manual_dir: str | None = None
+    reading: Mapping[str, Any] | None = None
     temperature: bool | Literal["per_class"] = True
     sites: Literal["as_is", "search"] | None = None
     num_samples: int | None = None
@@ -133,7 +136,7 @@ def held_out(
             raise ValueError(f"Expected a run's folder or a .keras file. Received: {path}")
         if wanted.data is None:
             raise ValueError(f"{path} does not say what it was trained on. Pass held-out images: --data DATA")
-        model, config, data = load_model_for(path, wanted.data, wanted.manual_dir)
+        model, config, data = load_model_for(path, wanted.data, wanted.manual_dir, reading=wanted.reading)
         data = _in_own_size(config).load_data() if own_size else data
         say(f"{path} does not say what it was trained on: the images of {wanted.data} must be new to the model")
         return [model], _all_but_test(data), data.info, data.info.name
@@ -141,16 +144,17 @@ def held_out(
     config = _in_own_size(load_run(run)[1]) if own_size else load_run(run)[1]
     own = load_run_data(config, run)
     if wanted.data is None or _same(wanted.data, config):
+        if wanted.reading:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in wanted.reading)
+            raise ValueError(f"The images of {run} are read as in its training. Leave out {flags}")
         if own.validation is None:
             raise ValueError(
-                f"{run} has no validation images to calibrate on, because its validation split is 0. Pass other "
-                "held-out images: --data DATA"
+                f"{run} has no validation images to calibrate on; `dropzoo train --validation-split` says how "
+                "many there are. Pass other held-out images: --data DATA"
             )
         return members, own.validation, own.info, f"{own.info.name}, validation images"
-    other = dataclasses.replace(
-        config, data=wanted.data, manual_dir=wanted.manual_dir, **_reading_of(run, config, wanted.data)
-    )
-    data = other.load_data()
+    changed = {**_reading_of(run, config, wanted.data), **(wanted.reading or {})}
+    _, data = load_to_judge(dataclasses.replace(config, data=wanted.data, manual_dir=wanted.manual_dir, **changed))
     advice = "If the classes mean the same, give them the same names"
     check_same_data(run, data.info, ("task", "class_names"), advice)
     images = _all_but_test(data)

@@ -20,5 +20,5 @@ def prepare_devices() -> str:
     if not gpus:
         return f"CPU only, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads per operation"
     names = sorted({tf.config.experimental.get_device_details(gpu).get("device_name", "unknown") for gpu in gpus})
-    memory = "memory grows" if grows else "all memory is taken"
+    memory = "memory grows" if grows else "TensorFlow reserves all memory"
     return f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} ({', '.join(names)}, {memory})"

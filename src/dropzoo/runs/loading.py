@@ -13,10 +13,12 @@ from dropzoo.common.shell import quote
 from dropzoo.models.graph.order import shape_of_images
 from dropzoo.models.graph.record import load_model, recorded, remember
 from dropzoo.runs.config import RunConfig, check_fit
-from dropzoo.runs.data import absolute, check_same_data, load_run_data, read_info
+from dropzoo.runs.data import absolute, check_same_data, data_folder, load_run_data, read_info
 from dropzoo.runs.files import read_json
 from dropzoo.runs.settings import READING_ELSEWHERE
 from dropzoo.serving.montecarlo.reader import check_single
+from dropzoo.training.data.load import SizesVary
+from dropzoo.training.data.sources import find_folder
 
 
 def load_run(out: Path) -> tuple[keras.Model, RunConfig, training.DataInfo]:
@@ -56,6 +58,8 @@ def load_run_for(
         reading: Fields of `Settings` that replace those of the run.
     """
     model, config, _ = load_run(out)
+    if split == "all" and data_folder(config, out) is None:
+        _check_all(config.data)
     changed = {**(reading or {}), **({"test_split": 1} if split == "all" else {})}
     config = dataclasses.replace(config, **changed)
     return model, config, load_run_data(config, out)
@@ -103,8 +107,9 @@ def load_model_for(
         **(_reading_of(path, model) if absolute(data) else {}) | dict(reading or {}),
     )
     if split == "all":
+        _check_all(data)
         config = dataclasses.replace(config, test_split=1)
-    loaded = config.load_data()
+    config, loaded = load_to_judge(config)
     check_fit(
         model,
         config.model,
@@ -116,6 +121,27 @@ def load_model_for(
         advice = f"If the classes mean the same, pass {file}: then the names of classes are not compared"
         check_same_data(path, loaded.info, ("class_names",), advice)
     return model, config, loaded
+
+
+def load_to_judge(config: RunConfig) -> tuple[RunConfig, training.Data]:
+    """Loads data for a model that is not trained on them: images of different sizes are alone in their batches.
+
+    Returns:
+        The config that says how the data were loaded, and the data.
+    """
+    try:
+        return config, config.load_data()
+    except SizesVary:
+        config = dataclasses.replace(config, batch_size=1)
+        return config, config.load_data()
+
+
+def _check_all(data: str) -> None:
+    """Raises a ValueError for data whose splits cannot be joined: those of a data set with a name."""
+    if find_folder(data) is None:
+        raise ValueError(
+            f"--split all is for folders of files. Received: the data set {data!r}. Choose another --split"
+        )
 
 
 def _all_classes(path: Path) -> str:

@@ -114,7 +114,8 @@ def load_predictor(
             )
         if from_logits is not None:
             raise ValueError(
-                f"An export already knows whether its output is logits. Leave out `from_logits` for {path}"
+                f"An export already knows whether its output is logits. Leave out `from_logits` "
+                f"(--from-logits, --probabilities) for {path}"
             )
         return dataclasses.replace(_from_saved_model(export, input_range, task), value_range=value_range)
     elif export is not None and inside is not None:
@@ -181,7 +182,7 @@ def _task_of_export(path: Path, info: Mapping[str, Any], said: str | None) -> st
     """Returns the output kind of an export, or raises a ValueError if the caller says another."""
     kind = info.get("task", "multi_class")
     if said not in (None, kind):
-        raise ValueError(f"The export {path} has task={kind!r}. Leave out task={said!r}")
+        raise ValueError(f"The export {path} is of the task {kind!r}. Leave out task={said!r}")
     return kind
 
 

@@ -18,8 +18,8 @@ class InputRate:
 
     Attributes:
         first_batch: Float, seconds until the first batch of the first epoch is ready.
-        filling: Float, images a second in the first epoch, which reads and decodes them.
-        steady: Float, images a second in later epochs, from the cache; None if the time ended in the first epoch.
+        filling: Float, images a second in the first epoch.
+        steady: Float, images a second in later epochs; None if the time ended in the first epoch.
     """
 
     first_batch: float

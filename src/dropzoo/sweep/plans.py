@@ -53,8 +53,8 @@ def rate_schedule_at(shape: str, rate: float) -> str | None:
     text = re.sub(r"\brate\b", str(rate), _SHAPES.get(shape, shape))
     if text == shape:
         raise ValueError(
-            f"A schedule must be one of constant, {', '.join(_SHAPES)}, or have the word `rate` where "
-            f"each rate goes, as in 'late:rate,start=0.5'. Received: {shape!r}"
+            f"A rate schedule (--rate-schedule) must be one of constant, {', '.join(_SHAPES)}, or have the word "
+            f"`rate` in place of the rate, as in 'late:rate,start=0.5'. Received: {shape!r}"
         )
     return text
 

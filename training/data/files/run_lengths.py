@@ -138,9 +138,10 @@ def _add_unlisted(table: Table, files: Sequence[Path]) -> None:
     empty = sum(isinstance(sample.mask, Drawn) and not sample.mask.shapes for sample in table.samples)
     bare = count_of(len(unlisted), "image has", "images have")
     if empty:
-        others = count_of(empty, "other has", "others have")
+        do = count_of(empty, "image without an object does", "images without an object do")
         table.doubts.append(
-            f"{bare} no row in {table.root} and will be left out: {names}. {others} rows without an object"
+            f"{bare} no row in {table.root} and will be left out: {names}. They may show objects, "
+            f"since {do} have rows"
         )
         return
     table.doubts.append(
