@@ -288,19 +288,10 @@ def test_an_answer_that_is_not_finite_is_no_measurement(model, tmp_path, capsys,
     "known, said",
     [
         ("validation", "not say what it was trained on. Pass held-out images: --calibrate DATA"),
-        (
-            "in",
-            "Expected images/ and masks/, or at least two class folders, in in. For --calibrate, put the images",
-        ),
-        (
-            "in/a.png",
-            "if it is an archive, unpack it; if it holds arrays, pass these to `Trainer`. For --calibrate",
-        ),
-        (
-            "far",
-            "they would mean 181 classes. Received: far/masks/0.png and 9 more. For --calibrate, put the images",
-        ),
-        ("cut", "Cannot read cut/images/3.png. Replace or remove the file. The decoder says"),
+        ("in", "Expected images/ and masks/, or at least two class folders, in in"),
+        ("in/a.png", "`split_file` (in Python), with the folder"),
+        ("far", "If the values are class ids, pass masks_as='ids' (in Python)"),
+        ("cut", "Replace or remove the file, or pass broken='skip' (in Python)"),
     ],
 )
 def test_errors_about_known_images_name_options_that_measure_has(
@@ -409,7 +400,7 @@ def test_intervals_are_calibrated_in_the_pixels_of_the_files(model, tmp_path, mo
         for i in range(10):
             Image.fromarray(np.full((20, 24), i % 2, "uint8")).save(tmp_path / "known" / kind / f"{i}.png")
     config = RunConfig(model="unet", data=str(tmp_path / "known"), image_size=8, num_channels=1)
-    monkeypatch.setattr(calibrate, "load_model_for", lambda *_: (None, config, config.load_data()))
+    monkeypatch.setattr(calibrate, "load_model_for", lambda *_, **__: (None, config, config.load_data()))
     for own_size, size in ((True, (20, 24)), (False, (8, 8))):
         wanted = calibrate.CalibrationConfig(data=config.data)
         _, images, _, _ = calibrate.held_out(model, wanted, seen.append, own_size=own_size)

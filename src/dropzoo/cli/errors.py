@@ -94,6 +94,8 @@ def in_options(text: str, instead: Mapping[str, str | None] | None = None) -> st
         text: The text of an error or a warning.
         instead: As for `options_in_errors`.
     """
+    for option, other in (instead or {}).items():
+        text = text if other is None else re.sub(rf"{option}(?![\w-])", other, text)
     for argument, option in _OPTIONS.items():
         has = lacking(option) == set()
         valued = argument.endswith("=")
@@ -105,9 +107,8 @@ def in_options(text: str, instead: Mapping[str, str | None] | None = None) -> st
             text = re.sub(rf"(?<=[Pp]ass ){pattern}(?! \(in Python\))", r"\g<0> (in Python)", text)
 
     def bracket(found: re.Match[str]) -> str:
-        inner = _OPTION.sub(lambda option: str((instead or {}).get(option[0], option[0])), found[1])
-        if "None" not in inner and not lacking(inner):
-            return f" ({inner})"
+        if not lacking(found[1]) and not set(_OPTION.findall(found[1])) & set(instead or {}):
+            return found[0]
         before = text[: found.start()]
         is_advice = max(before.rfind("pass "), before.rfind("Pass ")) > before.rfind("Received:")
         return " (in Python)" if is_advice else ""

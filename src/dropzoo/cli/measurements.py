@@ -1,9 +1,6 @@
 """The command `dropzoo measure`."""
 
-import contextlib
 import logging
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +24,6 @@ from dropzoo.common.shell import quote
 
 @with_groups
 def measure(
-    context: typer.Context,
     model: Annotated[Path, typer.Option("--model", help="A run's folder, a .keras file or a SavedModel.")],
     paths: Annotated[
         list[Path] | None,
@@ -111,7 +107,7 @@ def measure(
     if calibrate is not None:
         with options_in_errors():
             predictor = load_predictor(model, num_samples, say=say, **options)
-        with _own_options_in_errors(context):
+        with options_in_errors({"--data": "--calibrate"}):
             say(f"Saved {calibrate_intervals(predictor, model, calibrate, how, say)}")
         if not paths:
             return
@@ -140,21 +136,3 @@ def measure(
     for path in report.written:
         say(f"Saved {path}")
     end(report.failed, len({(row["image"], row.get("page")) for row in report.rows}))
-
-
-@contextlib.contextmanager
-def _own_options_in_errors(context: typer.Context) -> Iterator[None]:
-    """Leaves out the advice to pass options that `measure` does not have, in errors about the known images."""
-    own = {name for each in context.command.params for name in each.opts}
-    try:
-        with options_in_errors():
-            yield
-    except ValueError as error:
-        parts = re.split(r"(?=[.;] |, or )", str(error).replace("--data DATA", "--calibrate DATA"))
-        kept = "".join(part for part in parts if own.issuperset(re.findall(r"--[a-z-]+", part)))
-        if kept == "".join(parts):
-            raise ValueError(kept) from error
-        raise ValueError(
-            f"{kept.strip('.; ')}. For --calibrate, put the images into images/ and their masks of class ids, "
-            "with the same names, into masks/"
-        ) from error
