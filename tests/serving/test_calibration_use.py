@@ -140,9 +140,7 @@ class TestBadInput:
     def test_a_class_in_too_few_images(self, masks):
         model, images, labels = masks
         labels = np.where(np.arange(60)[:, None, None] < 55, 0, labels)
-        with pytest.raises(
-            ValueError, match=r"images of class 1 are left for it, so the lowest possible level is 0\.\d+"
-        ):
+        with pytest.raises(ValueError, match=r"images of class 1 are left.* lowest possible level is 0\.\d+"):
             serving.calibrate(model, images, labels, guarantee={"miss": 0.1}, verbose=0)
 
     def test_an_error_rate_that_no_threshold_keeps(self, identity):
