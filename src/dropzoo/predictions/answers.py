@@ -16,7 +16,7 @@ from dropzoo.predictions.summary import MaskSummary, Row, row_of_classes, row_of
 from dropzoo.predictions.tiles import Tiles, check_order
 from dropzoo.predictions.values import ValueSummary, row_of_values
 from dropzoo.runs.predictor import Predictor
-from dropzoo.runs.statistics import Arrays
+from dropzoo.runs.statistics import Arrays, check_finite
 
 _READERS = 2  # threads that read files ahead
 _HELD_PIXELS = 2**22  # of images that are read ahead, which bounds the memory
@@ -84,22 +84,13 @@ class Answer:
         row_of = row_of_values if values else row_of_labels if several else row_of_classes
         row: Row = {}
         for rows, strip in self.strips:
-            check_finite(strip)
+            check_finite(strip["mean"])
             see(rows, strip)
             if self.is_map:
                 summary.add(strip)
             else:
                 row = row_of(strip, names)
         return summary.row(self.size) if self.is_map else row
-
-
-def check_finite(strip: Arrays) -> None:
-    """Raises a ValueError if an answer is not finite, which would look like a sure answer in a mask."""
-    if not np.isfinite(strip["mean"]).all():
-        raise ValueError(
-            "The answer of the model is not finite (NaN or infinity). Its weights may be broken, as after a "
-            "training that diverged: train it again, or use another model"
-        )
 
 
 @dataclass

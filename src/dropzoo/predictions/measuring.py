@@ -12,6 +12,7 @@ from dropzoo.predictions.intervals import Interval, fit, of_samples
 from dropzoo.predictions.objects import Objects, find_objects
 from dropzoo.predictions.summary import Row, names_of
 from dropzoo.runs.predictor import Predictor
+from dropzoo.runs.statistics import check_finite
 
 #: The numbers of an image that get an interval, for each class.
 NUMBERS = ("count", "area", "perimeter")
@@ -90,11 +91,7 @@ def likeliest(p: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Raises:
         ValueError: If a probability is not finite.
     """
-    if broken := int((~np.isfinite(p)).sum()):
-        raise ValueError(
-            f"The model's answer is not finite: {broken} of its {p.size} values are NaN or infinite. Check the "
-            "weights of the model, and the values of the image"
-        )
+    check_finite(p)
     p = in_size(p, size)
     ids = np.uint8 if p.shape[-1] <= 256 else np.uint16
     return (p.argmax(-1) if p.shape[-1] > 1 else p[..., 0] > 0.5).astype(ids)

@@ -37,6 +37,19 @@ def arranged(answers: Arrays, task: str = "multi_class") -> Arrays:
     return out
 
 
+def check_finite(mean: np.ndarray) -> None:
+    """Raises a ValueError if an answer is not finite: a mask that is made of it would look certain.
+
+    Args:
+        mean: Array of any shape, the probabilities or values.
+    """
+    if broken := int((~np.isfinite(mean)).sum()):
+        raise ValueError(
+            f"The model's answer is not finite: {broken} of its {mean.size} values are NaN or infinite. Check the "
+            "weights of the model, and the values of the image"
+        )
+
+
 def _votes(samples: np.ndarray, task: str) -> np.ndarray:
     """The number of samples, on axis 1, whose likeliest class it is, or that see the label; float32."""
     if task == "multi_label":
