@@ -6,6 +6,7 @@
 
 FOLDER holds the data sets. Each row is one run in runs/accuracy/NAME: a row that was stopped goes on when it is
 started again, log.csv has the course, and figures.json the figures with the seconds that the training took in all.
+For the membranes, a second training follows; the network that is judged is in runs/accuracy/NAME/finish.
 For nuclei and membranes, which look alike from all sides, the mean over the eight flips and turns of an image is
 judged (`serving.TestTimeAugmentation`), and the figures of one pass are printed too.
 `--epochs 2` tries a row out, in a folder of its own. Results of whole rows: benchmarks/results/accuracy.csv.
@@ -29,6 +30,7 @@ from rich.console import Console
 
 from _shared import write_csv
 from dropzoo import serving
+from dropzoo.models.graph.record import load_model
 from dropzoo.runs.comparison import Wanted, compare
 from dropzoo.runs.config import RunConfig
 from dropzoo.runs.data import judged_images
@@ -108,6 +110,18 @@ ROWS = {
             "learning_rate": 5e-4,
         },
     ),
+    # What the second training brings if it does not leave out the interpolation.
+    "membranes_control": Row(
+        {
+            "data": "isbi2012_membranes",
+            **_UNET,
+            "epochs": 1000,
+            "validation_split": 0.05,
+        },
+        {},
+        turned=True,
+        finish={"epochs": 150, "learning_rate": 5e-4},
+    ),
     "cifar10_jpeg": Row(
         {
             "data": "cifar10_jpeg",
@@ -147,9 +161,11 @@ def train(name: str, data: Path, epochs: int | None, out: Path, say: Callable[[s
     results = read_json(folder / "results.json")
     if row.finish:
         say(f"{name}, before it goes on: {judged(results, loaded.info.task)}")
-        finish = row.finish | ({} if epochs is None else {"epochs": epochs})
-        with _added_to(clock):
-            go_on(model, dataclasses.replace(config, **finish), folder / "finish")
+        changed = row.finish | ({} if epochs is None else {"epochs": epochs})
+        if not (folder / "finish" / "model.keras").exists():
+            with _added_to(clock):
+                go_on(model, dataclasses.replace(config, **changed), folder / "finish")
+        model = load_model(folder / "finish" / "model.keras")
         results = evaluate(model, judged_images(loaded), loaded.info)
     compare(model, loaded, Wanted(per=row.per), Console().print)
     figures = judged(results, loaded.info.task)
@@ -173,16 +189,17 @@ def train(name: str, data: Path, epochs: int | None, out: Path, say: Callable[[s
         write_csv(RESULTS, [*(each for each in rows if each["name"] != name), *new])
 
 
-def go_on(model: keras.Model, config: RunConfig, checkpoints: Path) -> None:
-    """Trains a network further; a training that was stopped goes on."""
+def go_on(model: keras.Model, config: RunConfig, folder: Path) -> None:
+    """Trains a network further, and saves it in a folder; a training that was stopped goes on."""
     data = config.load_data()
     config.trainer(model, data.info).fit(
         fed(data.train, model),
         validation_data=fed(data.validation, model),
         epochs=config.epochs,
-        checkpoint_dir=checkpoints,
+        checkpoint_dir=folder,
         verbose=2,
     )
+    model.save(folder / "model.keras")
 
 
 @contextlib.contextmanager

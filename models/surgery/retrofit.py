@@ -1,7 +1,9 @@
 """Dropout on any Keras model: `retrofit` puts it in, changes or removes it; `strip_dropout` removes all."""
 
+import contextlib
 import random
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,8 +18,9 @@ from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.names import named_layers
 from dropzoo.models.sites import check_site_layer
 from dropzoo.models.surgery.check import (
+    OtherOutputs,
+    acting_in_inference,
     check_copy,
-    check_inference,
     draws_in_inference,
     gives_its_input,
     is_custom,
@@ -105,9 +108,8 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
             "`before_activation` splits a layer with a fused activation into two new ones, which cannot share the "
             "weights of the original. Pass share_weights=False, or use `after:`."
         )
-    if not share_weights:
-        check_inference(changed)
-    return _rebuilt(model, changes, share_weights)[0]
+    with _told_of(changed):
+        return _rebuilt(model, changes, share_weights)[0]
 
 
 def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Model:
@@ -146,12 +148,26 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
         for call in walk(model)
         if layers.is_dropout(call.layer) or (id(call.layer) in own and gives_its_input(call))
     ]
-    if not share_weights:
-        check_inference((call.name, call.layer) for call in calls)
-    removed = {call.key for call in calls}
-    new, is_equal = _rebuilt(model, Changes(removed=removed, quiet=not share_weights), share_weights)
+    changes = Changes(removed={call.key for call in calls}, quiet=not share_weights)
+    with _told_of([(call.name, call.layer) for call in calls]):
+        new, is_equal = _rebuilt(model, changes, share_weights)
     _tell_what_stays(model, new, certain=is_equal)
     return new
+
+
+@contextlib.contextmanager
+def _told_of(changed: Sequence[tuple[str, keras.Layer]]) -> Iterator[None]:
+    """Says which dropout that is put in or taken out makes the outputs of the copy differ."""
+    try:
+        yield
+    except OtherOutputs:
+        if (found := acting_in_inference(changed)) is None:
+            raise
+        raise ValueError(
+            f"The dropout at {found[0]!r}, {found[1]}, changes its inputs in inference too, so the copy does not "
+            "give the same outputs as the original. Use a layer that only acts in training. If other outputs are "
+            "what you want, pass share_weights=True"
+        ) from None
 
 
 def _tell_what_stays(model: keras.Model, new: keras.Model, certain: bool) -> None:

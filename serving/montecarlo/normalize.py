@@ -1,9 +1,10 @@
 """Batch normalization of images with fixed statistics, as one operation of TensorFlow.
 
-Keras multiplies and then adds, which reads and writes all pixels twice. The one operation reads them once, and
-TensorFlow joins it with the convolution before it and the activation behind it.
+Keras multiplies and then adds, which reads and writes all pixels twice. The one operation reads them once. On
+CPUs, TensorFlow joins it with a convolution before it and a ReLU behind it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +12,55 @@ import keras
 import tensorflow as tf
 
 from dropzoo.common.keras_internals import mask_of
-from dropzoo.models.graph.unroll import RecordedStep, Step
+from dropzoo.models.graph.unroll import RecordedStep, Step, Unrolled
 
 _LEAST_EPSILON = 1.001e-5  # cuDNN refuses smaller ones
 
+# Layers that may read the result. TensorFlow 2.21 also joins it with tanh and mish, but cannot run what comes out,
+# so a layer is only listed here if a test shows that its graph runs.
+_READERS = (
+    keras.layers.Add,
+    keras.layers.AveragePooling2D,
+    keras.layers.Concatenate,
+    keras.layers.Conv2D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.MaxPooling2D,
+)
 
-def at_once(step: Step) -> Step:
-    """Returns a step that computes the same with one operation, or the step itself if there is no such operation.
 
-    Args:
-        step: A step of a model.
-    """
+def at_once(graph: Unrolled) -> list[Step]:
+    """Returns the steps of a model, with normalizations of images as one operation wherever that is possible."""
+    readers: dict[int, list[Any]] = {}
+    for step in graph.steps:
+        for number in step.reads:
+            readers.setdefault(number, []).append(step.operation)
+    return [
+        Normalization(step.operation, step.reads, step.writes, step.arguments, step.structure)
+        if isinstance(step, RecordedStep)
+        and _is_usual(step)
+        and _may_read(readers.get(step.writes[0], ()))
+        and step.writes[0] not in graph.outputs
+        else step
+        for step in graph.steps
+    ]
+
+
+def _is_usual(step: RecordedStep) -> bool:
     layer = step.operation
-    if not isinstance(step, RecordedStep) or step.training or type(layer) is not keras.layers.BatchNormalization:
-        return step
+    if step.training or type(layer) is not keras.layers.BatchNormalization or "call" in vars(layer):
+        return False
     images = layer.input_spec.ndim == 4 and layer.axis in (-1, 3)
-    usual = images and layer.compute_dtype == "float32" and "call" not in vars(layer)
-    if not usual or layer.epsilon < _LEAST_EPSILON:
-        return step
-    return Normalization(layer, step.reads, step.writes, step.arguments, step.structure)
+    return images and layer.compute_dtype == "float32" and layer.epsilon >= _LEAST_EPSILON
+
+
+def _may_read(layers: Sequence[Any]) -> bool:
+    return bool(layers) and all(type(layer) in _READERS or _is_relu(layer) for layer in layers)
+
+
+def _is_relu(layer: Any) -> bool:
+    if type(layer) is keras.layers.ReLU:
+        return layer.max_value is None and not layer.negative_slope and not layer.threshold
+    return type(layer) is keras.layers.Activation and layer.activation is keras.activations.relu
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,7 +60,7 @@ class Stage:
                 self._trained.append(step.operation)
             if code.always or (step.training and code.draws):
                 drawing.append(step)
-        self._graph.steps = [at_once(step) for step in self._graph.steps]
+        self._graph.steps = at_once(self._graph)
         self._frozen = self._held_back(on_layers)
         self._draws = bool(drawing)
         self.trunk = Trunk(self._graph, [each.layer for each in self.active], drawing, cache)

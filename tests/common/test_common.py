@@ -118,3 +118,5 @@ def test_real_paths_are_those_of_pathlib(tmp_path, monkeypatch):
     ):
         for path in (Path(name), tmp_path / name):
             assert real_path(path) == path.resolve(), path
+    long = tmp_path / f"{'a' * 300}.png"
+    assert real_path(long) == long

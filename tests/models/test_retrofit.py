@@ -15,7 +15,7 @@ from _foreign import (
     standing,
     with_dropout,
 )
-from dropzoo import models
+from dropzoo import layers, models
 from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.models.surgery import ordered as _ordered
 
@@ -215,4 +215,19 @@ def test_dropout_that_acts_in_inference_needs_shared_weights(spec):
     ):
         models.strip_dropout(new)
     np.testing.assert_array_equal(models.strip_dropout(new, share_weights=True)(x), model(x))
-    assert models.retrofit(model, {"dense": f"{spec.replace('0.5', '0.0')}"}) is not None  # it drops nothing
+    models.retrofit(model, {"dense": spec.replace("0.5", "0.0")})  # it drops nothing
+    np.testing.assert_array_equal(models.retrofit(new, {"dense": spec})(x), new(x))  # the same again
+
+
+def test_a_layer_of_ones_own_that_reads_the_shape_of_its_inputs():
+    class Reads(layers.BaseDropout):
+        def drop(self, inputs, rate, draw):
+            return inputs
+
+        def infer(self, inputs):
+            return inputs * inputs.shape[2]
+
+    inputs = keras.Input((4, 3))
+    model = keras.Model(inputs, keras.layers.Rescaling(1.0)(keras.layers.Dense(3, name="dense")(inputs)))
+    with pytest.raises(ValueError, match="The copy does not give the same outputs"):
+        models.retrofit(model, {"dense": Reads(0.5)})

@@ -115,6 +115,13 @@ def test_inks_become_colours(tmp_path, compression):
     assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 1  # Pillow rounds in another way
     facts, _ = read_facts([tmp_path / "a.tif"])
     assert facts[tmp_path / "a.tif"].channels == 3
+    deep = pixels(6, 8, 4, np.uint16)
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="separated")
+    light = 65535 - deep.astype(float)
+    expected = light[..., :3] * light[..., 3:] / 65535
+    assert np.abs(read_images([tmp_path / "deep.tif"])[0] - expected).max() <= 0.5
+    tifffile.imwrite(tmp_path / "other.tif", deep, photometric="separated", extratags=[(332, 3, 1, 2, True)])
+    assert read_images([tmp_path / "other.tif"])[0].shape[-1] == 4  # inks that are not those of print shops
     for page in pages_of(tmp_path / "a.tif", 3):
         np.testing.assert_array_equal(page.read(), found)
 
@@ -129,3 +136,14 @@ def test_a_stack_of_imagej_that_is_cut_short_is_not_its_first_image(tmp_path):
         with pytest.raises(ValueError, match=f"a.tif.*Replace or remove the file.*{words}"):
             read()
     assert words in read_facts([path])[1][path]
+
+
+def test_an_image_out_of_a_stack_may_keep_the_description_of_the_stack(tmp_path):
+    stack = pixels(32, 40, 8).transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(tmp_path / "stack.tif") as file:
+        description = file.pages[0].description
+    tifffile.imwrite(tmp_path / "a.tif", stack[3], description=description, metadata=None)
+    np.testing.assert_array_equal(read_images([tmp_path / "a.tif"])[0][..., 0], stack[3])
+    (page,) = pages_of(tmp_path / "a.tif", 1)
+    np.testing.assert_array_equal(page.read()[..., 0], stack[3])

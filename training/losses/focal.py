@@ -18,8 +18,8 @@ class FocalCrossEntropy(PixelLoss):
 
     The loss of a pixel is `-(1 - p)**gamma log p`, where `p` is the probability of the true class, and the loss of
     an image is the mean over its pixels that count. Labels of shape `(batch,)` make it a loss for classification.
-    `gamma=0` is cross-entropy. The values are those of Keras' focal losses (for several classes: with `alpha=1`),
-    which do not take class numbers.
+    `gamma=0` is cross-entropy. The values are those of Keras' focal losses, of which the one for several classes
+    takes one-hot labels, and has `alpha=1` here.
 
     Args:
         gamma: Float, 0 or more; 2 in the paper.

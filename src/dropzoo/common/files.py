@@ -70,7 +70,7 @@ class RealPaths:
         Args:
             path: Path of a file, which need not exist.
         """
-        if path.name in ("", "..") or path.is_symlink():
+        if path.name in ("", "..") or os.path.islink(path):
             return path.resolve()
         folder = path.parent
         if folder not in self._folders:

@@ -5,10 +5,14 @@ from typing import Any
 import numpy as np
 
 _INKS = 4  # cyan, magenta, yellow and black
+_MARGIN = 4096  # bytes that a file of one image may have besides its pixels
 
 
 def check_whole(file: Any) -> None:
     """Raises an error if a stack of ImageJ is cut short; tifffile then takes it for its first image alone.
+
+    A single image that other programs took out of a stack may keep the description of the stack. So a file is only
+    refused if there are bytes of a second image.
 
     Args:
         file: An open `tifffile.TiffFile`.
@@ -17,9 +21,9 @@ def check_whole(file: Any) -> None:
         ValueError: If the file ends before the last image that it states.
     """
     page, stated = file.pages[0], (file.imagej_metadata or {}).get("images", 1)
-    if stated > 1 and len(file.pages) == 1 and not page.is_tiled and page.compression == 1:
-        needed = page.dataoffsets[0] + stated * page.nbytes
-        if file.filehandle.size < needed:
+    if isinstance(stated, int) and stated > 1 and len(file.pages) == 1 and page.compression == 1:
+        first, needed = (page.dataoffsets[0] + count * page.nbytes for count in (1, stated))
+        if first + _MARGIN < file.filehandle.size < needed:
             raise ValueError(
                 f"the file states {stated} images, for which it needs {needed} bytes, but it has "
                 f"{file.filehandle.size}"
@@ -73,13 +77,15 @@ def _has_alpha(page: Any) -> bool:
 
 
 def _has_inks(page: Any, samples: int) -> bool:
-    return page.photometric.name == "SEPARATED" and samples - len(page.extrasamples) == _INKS
+    """Whether a page has cyan, magenta, yellow and black, in 8 or 16 bits."""
+    if page.dtype not in (np.uint8, np.uint16):
+        return False
+    usual = page.tags.valueof("InkSet", default=1) == 1
+    return page.photometric.name == "SEPARATED" and usual and samples - len(page.extrasamples) == _INKS
 
 
 def _from_inks(pixels: np.ndarray) -> np.ndarray:
     """Cyan, magenta, yellow and black as red, green and blue, without a colour profile, as Pillow does."""
-    if pixels.dtype.kind != "u":
-        raise ValueError(f"expected inks (CMYK) as unsigned integers, received {pixels.dtype}")
-    top = np.float64(np.iinfo(pixels.dtype).max)
-    light = top - pixels
-    return np.rint(light[..., :3] * light[..., 3:] / top).astype(pixels.dtype)
+    top = np.iinfo(pixels.dtype).max
+    light = (top - pixels).astype(np.uint32)
+    return ((light[..., :3] * light[..., 3:] + top // 2) // top).astype(pixels.dtype)

@@ -90,7 +90,7 @@ def _is_above(folder: str, others: tuple[str, ...]) -> bool:
 
 def folders_in(folder: Path) -> list[Path]:
     """Returns the folders in a folder that are not hidden, in the order of their names."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
+    return [Path(each.path) for each in _entries(folder) if each.is_dir() and not is_litter(each.name)]
 
 
 def descend(folder: Path) -> Path:
