@@ -182,7 +182,7 @@ def test_an_ensemble_goes_on_with_another_name_of_its_folder(name, is_same, tmp_
 def test_an_export_says_what_is_scaled_by_the_range_of_values(finished, tmp_path, capsys, monkeypatch):
     target = str(tmp_path / "served")
     status, _, error = command(capsys, "export", str(finished), target, "--image-dtype", "uint16")
-    assert status == 2 and "black at -1000 and white at 2000 (--value-range), and arrays of integers" in error
+    assert status == 2 and "black at -1000 and white at 2000 (`value_range`), and arrays of integers" in error
     monkeypatch.setattr(serving, "export_model", lambda model, path, num_samples, **options: path)
     status, out, error = command(capsys, "export", str(finished), target)
     assert status == 0 and "(value - (-1000)) / 3000, clipped to [0, 1]" in out, error

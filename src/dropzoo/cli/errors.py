@@ -19,7 +19,6 @@ _OPTIONS = {
     "overwrite=True": "--overwrite",
     "num_samples=0": "--num-samples 0",
     "`num_samples`": "--num-samples",
-    "(`value_range`)": "(--value-range)",
     "image_dtype=": "--image-dtype ",
     "input_range=": "--input-range ",
     "from_logits=True": "--from-logits",
