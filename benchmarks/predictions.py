@@ -111,7 +111,8 @@ def _compare(root: Path, path: Path) -> None:
 
     def ours() -> None:
         table = root / f"{path.stem}.csv"
-        predict_into(predictor, [root / "images"], Plan(root / path.stem, ("mask",), table=table, overwrite=True))
+        kinds = ("mask",) if predictor.is_map else None
+        predict_into(predictor, [root / "images"], Plan(root / path.stem, kinds, table=table, overwrite=True))
 
     turns = [(_seconds(loop), _seconds(ours)) for _ in range(6)][1:]
     plain, folder = (statistics.median(each) for each in zip(*turns, strict=True))
