@@ -30,7 +30,7 @@ def measure(
         typer.Argument(
             help='Image files, folders, or patterns such as "scans/**/*.tif".',
             parser=parse_path,
-            metavar="PATHS",
+            metavar="paths",
         ),
     ] = None,
     out: Annotated[

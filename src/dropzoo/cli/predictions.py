@@ -35,7 +35,7 @@ _COLUMNS = 8
 PathsArgument = Annotated[
     list[Path],
     typer.Argument(
-        help='Image files, folders, or patterns such as "scans/**/*.tif".', parser=parse_path, metavar="PATHS"
+        help='Image files, folders, or patterns such as "scans/**/*.tif".', parser=parse_path, metavar="paths"
     ),
 ]
 
