@@ -87,7 +87,7 @@ def test_which_files_are_images(tmp_path):
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    """Whoever runs the tests as root may read everything, so the system's answer is simulated."""
+    """Root may read every folder, so the test simulates the refusal of the system."""
     (tmp_path / "closed").mkdir()
     Image.fromarray(grey(4, 4)).save(tmp_path / "a.png")
     scandir = os.scandir

@@ -98,7 +98,7 @@ def test_other_files_are_counted(unet, folder, tmp_path, capsys):
 
 
 def test_a_place_that_cannot_be_written_to_is_named_first(tmp_path, monkeypatch):
-    """Whoever runs the tests as root may write everywhere, so the system's answer is simulated."""
+    """Root may write to every folder, so the test simulates the refusal of the system."""
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
     for out, table, option in ((tmp_path / "new" / "o", None, "--out"), (None, tmp_path / "t.csv", "--table")):
         with pytest.raises(ValueError, match=f"Cannot write to the folder {tmp_path}. .* {option}"):
