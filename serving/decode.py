@@ -5,7 +5,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 _PNG_BITS = 24  # the place of the byte that holds the bit depth of a PNG file
-_EXIF, _EXIF_WITHIN = b"Exif\0\0", 2**17  # the first bytes of EXIF, and how far into a file they are looked for
+# The bytes before and at the start of EXIF data in JPEG and PNG files, and how many of them are before.
+_EXIF = {b"Exif\0\0": 6, b"eXIfMM\0*": 4, b"eXIfII*\0": 4}
+_EXIF_WITHIN = 2**17  # how far into a file these are looked for
 _ORIENTATION = 274  # the tag
 
 
@@ -44,7 +46,7 @@ def is_deep(data: tf.Tensor) -> tf.Tensor:
 def decode_file(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Returns the pixels of a PNG or JPEG file, float32 in [0, 1], `(height, width, channels)`.
 
-    A PNG file of 16 bits keeps them, and a JPEG file is turned upright by its EXIF orientation.
+    A PNG file of 16 bits keeps them, and files are turned upright by their EXIF orientation.
 
     Args:
         data: String scalar tensor, the bytes of the file.
@@ -53,7 +55,7 @@ def decode_file(data: tf.Tensor, channels: int) -> tf.Tensor:
 
     def jpeg() -> tf.Tensor:
         image = decode_jpeg(data, channels, tf.image.extract_jpeg_shape(data)[-1] == 4)
-        return _upright(tf.cast(image, tf.float32), orientation_of(data)) / 255.0
+        return tf.cast(image, tf.float32) / 255.0
 
     def other() -> tf.Tensor:
         image = tf.io.decode_image(data, channels=channels, expand_animations=False)
@@ -62,19 +64,24 @@ def decode_file(data: tf.Tensor, channels: int) -> tf.Tensor:
     def deep() -> tf.Tensor:
         return tf.cast(tf.io.decode_png(data, channels, tf.uint16), tf.float32) / 65535.0
 
-    return tf.cond(is_deep(data), deep, lambda: tf.cond(tf.io.is_jpeg(data), jpeg, other))
+    image = tf.cond(is_deep(data), deep, lambda: tf.cond(tf.io.is_jpeg(data), jpeg, other))
+    return _upright(image, orientation_of(data))
 
 
 def orientation_of(data: tf.Tensor) -> tf.Tensor:
-    """Returns the EXIF orientation of a JPEG file, an int32 scalar; 1, which is upright, if it has none.
+    """Returns the EXIF orientation of a JPEG or PNG file, an int32 scalar; 1, which is upright, if it has none.
 
-    TensorFlow has no operation for it, so this reads the directory of tags from the bytes.
+    TensorFlow has no operation for it, so this reads the directory of tags from the first 128 KiB of the file.
     """
     raw = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, _EXIF_WITHIN), tf.uint8), tf.int32)
-    raw = tf.pad(raw, [[0, len(_EXIF)]])
-    last = tf.size(raw) - len(_EXIF)
-    there = tf.reduce_all([raw[i : last + i] == byte for i, byte in enumerate(_EXIF)], 0)
-    start = tf.argmax(tf.cast(there, tf.int32), output_type=tf.int32) + len(_EXIF)
+    longest = max(map(len, _EXIF))
+    raw = tf.pad(raw, [[0, longest]])
+    last = tf.size(raw) - longest
+    starts = [
+        tf.where(tf.reduce_all([raw[i : last + i] == byte for i, byte in enumerate(mark)], 0))[:1, 0] + before
+        for mark, before in _EXIF.items()
+    ]
+    start = tf.cast(tf.concat([*starts, [tf.cast(last, tf.int64)]], 0)[0], tf.int32)
     little = tf.gather(raw, tf.minimum(start, last)) == ord("I")
 
     def number(places: tf.Tensor, size: int) -> tf.Tensor:
@@ -88,7 +95,7 @@ def orientation_of(data: tf.Tensor) -> tf.Tensor:
     entries = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), 256))
     wanted = tf.boolean_mask(entries, number(entries, 2) == _ORIENTATION)
     value = tf.concat([number(wanted + 8, 2), [1]], 0)[0]
-    return tf.where(tf.reduce_any(there), value, 1)
+    return value
 
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

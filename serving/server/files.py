@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tifffile
-from PIL.ExifTags import Base
-from PIL.Image import Exif, Image
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dropzoo.common.images import CHANNELS, upright
+from dropzoo.common.images import CHANNELS, PNG, orientation_in, png_exif, upright
 from dropzoo.common.pixels import Pixels
 from dropzoo.common.tiff import arranged
 from dropzoo.common.words import count_of
@@ -24,7 +23,6 @@ from dropzoo.serving.server.bodies import is_base64
 from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.limits import Limits, Refused
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -38,7 +36,7 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
     Raises:
         Refused: If the file is neither PNG nor JPEG, its header is broken, or the image has too many pixels.
     """
-    is_png, is_jpeg = data.startswith(_PNG), data.startswith(b"\xff\xd8\xff")
+    is_png, is_jpeg = data.startswith(PNG), data.startswith(b"\xff\xd8\xff")
     if data.startswith(_TIFF):
         raise Refused(
             400,
@@ -123,7 +121,7 @@ def _by_pillow(data: bytes) -> np.ndarray:
 
 def is_deep(data: bytes) -> bool:
     """Returns whether the bytes are those of a PNG file of 16 bits."""
-    return data.startswith(_PNG) and data[24:25] == b"\x10"
+    return data.startswith(PNG) and data[24:25] == b"\x10"
 
 
 def check_bits(deep: bool, pixels: Pixels) -> None:
@@ -156,7 +154,7 @@ def read_with_size(
 
     The batch has the channels, the size, the range and the dtype of the input.
 
-    A JPEG file is turned upright by its EXIF orientation, and a PNG file of 16 bits keeps them.
+    JPEG and PNG files are turned upright by their EXIF orientation, and a PNG file of 16 bits keeps them.
 
     Args:
         data: Bytes of a PNG, JPEG or TIFF file.
@@ -234,19 +232,9 @@ def _decode(data: bytes, channels: int, limits: Limits, any_numbers: bool) -> np
     header = check_image(data, limits)
     try:
         if header.format == "JPEG":
-            return upright(decode_jpeg(data, channels, header.mode == "CMYK").numpy(), _orientation(header))
-        if is_deep(data):
-            return tf.io.decode_png(data, channels, tf.uint16).numpy()
-        return tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()
+            image = decode_jpeg(data, channels, header.mode == "CMYK").numpy()
+            return upright(image, orientation_in(header.info.get("exif")))
+        image = tf.io.decode_png(data, channels, tf.uint16 if is_deep(data) else tf.uint8).numpy()
+        return upright(image, orientation_in(png_exif(io.BytesIO(data))))
     except tf.errors.InvalidArgumentError:
         raise Refused(400, "The image cannot be decoded; it may be truncated") from None
-
-
-def _orientation(header: ImageFile) -> int | None:
-    """The EXIF orientation, by which browsers turn an image before they show it; None if there is none."""
-    exif = Exif()
-    try:
-        exif.load(header.info.get("exif"))
-        return exif.get(Base.Orientation)
-    except Exception:  # whatever a hostile header makes the parser raise
-        return None

@@ -285,26 +285,28 @@ def test_an_export_of_8_bits_refuses_files_of_16():
         read_image(file, tf.TensorSpec([None, 8, 8, 1], tf.uint8), Limits())
 
 
-@pytest.mark.covering("orientation", "order")
+@pytest.mark.covering("orientation", "order", "kind")
 @pytest.mark.parametrize("orientation", range(10))
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_photographs_are_upright_inside_a_saved_model(orientation, order):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_photographs_are_upright_inside_a_saved_model(orientation, order, kind):
     """No operation of TensorFlow reads EXIF, so the graph reads the tag from the bytes."""
     pixels = np.linspace(0, 255, 24 * 40 * 3).reshape(24, 40, 3).astype("uint8")
     exif, file = Image.Exif(), io.BytesIO()
     exif.endian = order
     exif.update({271: "a maker", 274: orientation} if orientation else {271: "a maker"})
-    Image.fromarray(pixels).save(file, "JPEG", exif=exif, quality=95)
+    Image.fromarray(pixels).save(file, kind, exif=exif, quality=95)
     spec = tf.TensorSpec([None, None, None, 3], tf.uint8)
     found = decode_file(tf.constant(file.getvalue()), 3)
     np.testing.assert_allclose(255 * found, read_image(file.getvalue(), spec, Limits())[0], atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("cut", range(0, 40, 3))
-def test_broken_exif_turns_nothing(cut):
+def test_broken_exif_turns_nothing(cut, kind):
     broken = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"[:cut]
     file = io.BytesIO()
-    Image.new("RGB", (8, 16)).save(file, "JPEG", exif=broken)
+    Image.new("RGB", (8, 16)).save(file, kind, exif=broken)
     assert decode_file(tf.constant(file.getvalue()), 3).shape in ((16, 8, 3), (8, 16, 3))
 
 

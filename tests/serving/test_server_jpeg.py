@@ -57,13 +57,15 @@ def test_the_signature_for_files_takes_them_alike(channels, mode, tmp_path):
         assert running.post("/v1/models/cnn:predict", small, content_type="image/png")[0] == 200
 
 
+@pytest.mark.covering("orientation", "kind")
 @pytest.mark.parametrize("orientation", range(1, 10))
-def test_pictures_are_turned_upright_as_the_page_does(orientation):
-    exif = Image.Exif()
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_pictures_are_turned_upright_as_the_page_does(orientation, kind):
+    exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
-    data = jpeg("RGB", RGB[:5], exif=exif.tobytes())
-    found = read_image(data, tf.TensorSpec([None, None, None, 3], tf.uint8), Limits())[0]
-    stored = tf.io.decode_jpeg(data).numpy()
+    Image.fromarray(RGB[:5]).save(file, kind, exif=exif)
+    found = read_image(file.getvalue(), tf.TensorSpec([None, None, None, 3], tf.uint8), Limits())[0]
+    stored = tf.io.decode_image(file.getvalue()).numpy()
     upright = Image.fromarray(stored)
     upright.getexif()[0x0112] = orientation
     np.testing.assert_array_equal(found, ImageOps.exif_transpose(upright))

@@ -38,15 +38,33 @@ def test_jpeg(tmp_path):
     np.testing.assert_allclose(stored(tmp_path / "images" / "a.jpg"), 100 / 255, atol=2 / 255)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_is_as_the_camera_was_held(tmp_path, orientation):
-    path = tmp_path / "a.jpg"
+def photograph(path, orientation: int) -> np.ndarray:
+    """Writes a picture with an orientation, and returns how it is shown."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     Image.fromarray(np.kron(pixels(2, 3, 1)[..., 0], np.ones((8, 8), "uint8"))).save(path, exif=exif)
     with Image.open(path) as image:
-        expected = np.asarray(ImageOps.exif_transpose(image))[..., None]
-    np.testing.assert_allclose(read_images([path])[0], expected, atol=2)  # the decoders round differently
+        return np.asarray(ImageOps.exif_transpose(image))[..., None]
+
+
+@pytest.mark.covering("orientation", "suffix")
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_picture_is_as_the_camera_was_held(tmp_path, orientation, suffix):
+    path = tmp_path / f"a{suffix}"
+    shown = photograph(path, orientation)
+    np.testing.assert_allclose(read_images([path])[0], shown, atol=2)  # the decoders round differently
+    facts = read_facts([path])[0][path]
+    assert (facts.height, facts.width, facts.turned) == (*shown.shape[:2], orientation > 1)
+
+
+def test_exif_after_the_pixels_of_a_png_counts(tmp_path):
+    shown = photograph(tmp_path / "a.png", 6)
+    data = (tmp_path / "a.png").read_bytes()
+    start, pixels_at, end = (data.index(kind) - 4 for kind in (b"eXIf", b"IDAT", b"IEND"))
+    moved = data[:start] + data[pixels_at:end] + data[start:pixels_at] + data[end:]
+    (tmp_path / "b.png").write_bytes(moved)
+    np.testing.assert_array_equal(read_images([tmp_path / "b.png"])[0], shown)
 
 
 @pytest.mark.parametrize("suffix", [".bmp", ".tif"])

@@ -10,6 +10,7 @@ from PIL import Image
 from _folders import RANDOM, SIZE, ids, mask, pairs, picture
 from dropzoo.training.data.files.table import Reading
 from dropzoo.training.data.folders import read_folder
+from dropzoo.training.data.load import load_data
 
 
 def turned(path, orientation: int) -> None:
@@ -19,7 +20,7 @@ def turned(path, orientation: int) -> None:
 
 
 def test_masks_of_photographs_that_exif_turns(tmp_path):
-    """The mask of an image on its side has another size, and that of one upside down only seems to fit."""
+    """The mask of an image on its side has another size, and that of one upside down may only seem to fit."""
     pairs(tmp_path, 4, "images/{}.jpg", "masks/{}.png")
     turned(tmp_path / "images" / "2.jpg", 3)
     with pytest.warns(UserWarning, match=r"1 image is turned upright by the EXIF orientation.*2\.jpg"):
@@ -27,6 +28,20 @@ def test_masks_of_photographs_that_exif_turns(tmp_path):
     turned(tmp_path / "images" / "1.jpg", 6)
     with pytest.raises(ValueError, match="8x6 with .* of 6x8. The image is turned upright .* turn the mask too"):
         read_folder(tmp_path, Reading())
+
+
+def test_masks_that_exif_turns_too(tmp_path):
+    """A program that copies all metadata from an image to its mask copies the orientation."""
+    exif = Image.Exif()
+    exif[274] = 6
+    for name in "abcd":
+        for folder, white in (("images", 255), ("masks", 1)):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(ids() % 2 * np.uint8(white)).save(path, exif=exif)
+    image, given = next(iter(load_data(tmp_path, batch_size=1).train))
+    assert image.shape == (1, SIZE[1], SIZE[0], 1)
+    np.testing.assert_array_equal(image[..., 0], given)
 
 
 @pytest.mark.parametrize("layout", ["masks/{}.png", "masks/{}_1.png"])

@@ -2,21 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
 import tifffile
-from PIL import ExifTags, Image
+from PIL import Image, JpegImagePlugin
 
-from dropzoo.common.images import unreadable, upright
+from dropzoo.common.images import PNG, orientation_in, png_exif, unreadable, upright
 from dropzoo.common.tiff import arranged, check_whole
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 ARRAY_SUFFIXES = {".npy", ".npz"}
 _OTHERS = {".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
 IMAGE_SUFFIXES = _OTHERS | TIFF_SUFFIXES | ARRAY_SUFFIXES
-JPEG, PNG, BMP, GIF = b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8"
+JPEG, BMP, GIF = b"\xff\xd8", b"BM", b"GIF8"
 _DECODED_BY_TENSORFLOW = (JPEG, PNG, BMP, GIF)
 
 
@@ -81,7 +81,7 @@ def read_image(path: Path, page: int | None = None) -> np.ndarray:
 
 
 def read_mask(path: Path, page: int | None = None) -> np.ndarray:
-    """Reads the numbers of a mask as they are stored, `(height, width, channels)`, even indices of palettes."""
+    """Reads the numbers that a mask stores, `(height, width, channels)`, upright, even indices of palettes."""
     return _named(_stored, path, page)
 
 
@@ -112,18 +112,34 @@ def _image(path: Path, page: int | None) -> np.ndarray:
                 return np.asarray(image.convert("RGB"))
     if data.startswith(_DECODED_BY_TENSORFLOW) and not _is_bitmap_of_few_bits(data):
         pixels = _by_tensorflow(data)
-        if data.startswith(JPEG):
-            with Image.open(path) as image:
-                pixels = upright(pixels, image.getexif().get(ExifTags.Base.Orientation))
     else:
         pixels = by_pillow(path)
-    return without_alpha(pixels)
+    return upright(without_alpha(pixels), orientation_of(path))
+
+
+def orientation_of(path: Path) -> int:
+    """Returns the EXIF orientation of a JPEG or PNG file, by which browsers turn it; 1, upright, for others."""
+    with path.open("rb") as file:
+        return stated_orientation(file)
+
+
+def stated_orientation(file: BinaryIO) -> int:
+    """Returns the EXIF orientation of an open file, as `orientation_of` does."""
+    file.seek(0)
+    start = file.read(len(PNG))
+    if start.startswith(PNG):
+        return orientation_in(png_exif(file))
+    file.seek(0)
+    return orientation_in(JpegImagePlugin.JpegImageFile(file).info.get("exif")) if start.startswith(JPEG) else 1
 
 
 def _stored(path: Path, page: int | None) -> np.ndarray:
     pixels = _special(path, page, is_mask=True)
-    if pixels is not None:
-        return pixels
+    return upright(_numbers(path), orientation_of(path)) if pixels is None else pixels
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """The numbers that a file stores, other than TIFF or NumPy."""
     with path.open("rb") as file:
         header = file.read(33)
     if header.startswith(PNG) and header[25:26] == b"\x03":

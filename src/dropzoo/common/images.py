@@ -1,13 +1,18 @@
 """Images in files: their orientation, which cameras say in EXIF, the place of their channels, and damage."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-from PIL import UnidentifiedImageError
+from PIL import ExifTags, UnidentifiedImageError
+from PIL.Image import Exif
 
 Side = TypeVar("Side", bound="int | None")
+
+PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_CHUNKS = 2**16  # of a PNG file, those of 8 KiB being usual
 
 CHANNELS = (1, 3, 4)
 """How many channels an image that is read from a file can have."""
@@ -66,12 +71,44 @@ def image_shape(shape: Sequence[Side], first: bool | None = None) -> tuple[Side,
     return *sides_of(shape, first), shape[1] if first else shape[-1]
 
 
-def upright(image: np.ndarray, orientation: int | None) -> np.ndarray:
+def png_exif(file: BinaryIO) -> bytes | None:
+    """Returns the EXIF data of a PNG file, which may come after its pixels, without decoding these.
+
+    Args:
+        file: The file, open at any place.
+
+    Returns:
+        Bytes, the content of its chunk eXIf; None if there is none.
+    """
+    file.seek(len(PNG))
+    for _ in range(_MOST_CHUNKS):
+        header = file.read(8)
+        size, kind = int.from_bytes(header[:4], "big"), header[4:]
+        if kind == b"eXIf":
+            return file.read(size)
+        if kind in (b"IEND", b""):
+            return None
+        file.seek(size + 4, os.SEEK_CUR)
+    return None
+
+
+def orientation_in(exif: bytes | None) -> int:
+    """Returns the orientation that EXIF data state, from 1 to 8; 1, upright, if they state none."""
+    data = Exif()
+    try:
+        data.load(exif)
+        stated = data.get(ExifTags.Base.Orientation)
+    except Exception:  # whatever a hostile file makes the parser raise
+        return 1
+    return stated if stated in range(2, 9) else 1
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Returns an image turned upright by its EXIF orientation.
 
     Args:
         image: Array `(height, width, ...)`.
-        orientation: Int from 1 to 8, the value of EXIF tag 274. Other values leave the image unchanged.
+        orientation: Int from 1 to 8, the value of EXIF tag 274.
 
     Returns:
         A view of the array. Orientations 5 to 8 exchange height and width.

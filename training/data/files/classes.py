@@ -14,7 +14,7 @@ from dropzoo.training.data.files.masks import Meaning, Values, look, parse_meani
 from dropzoo.training.data.files.overlaps import doubt_overlaps
 from dropzoo.training.data.files.table import Drawn, Reading, Sample, Table, some
 from dropzoo.training.data.files.threads import map_files
-from dropzoo.training.data.images import read_alpha, read_image
+from dropzoo.training.data.images import orientation_of, read_alpha, read_image
 
 _MOST_LOOKED_AT = 2000  # masks of single objects that are read at the start
 # Files beside masks that name the classes, and those that also have their colours.
@@ -169,11 +169,16 @@ def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -
             f"{facts[sample.image].height}x{facts[sample.image].width} with {each.path} of "
             f"{each.size[0]}x{each.size[1]}{more}. {facts[sample.image].way_to_size}"
         )
-    turned = list(dict.fromkeys(str(sample.image) for sample in table.samples if facts[sample.image].turned))
+    turned = [
+        str(sample.image)
+        for sample in table.samples
+        if facts[sample.image].turned and isinstance(sample.mask, Path) and orientation_of(sample.mask) == 1
+    ]
     if turned:
+        turned = list(dict.fromkeys(turned))
         table.doubts.append(
-            f"{count_of(len(turned), 'image is', 'images are')} turned upright by the EXIF orientation, and masks "
-            f"are used as they are stored: {some(turned, 2)}. `dropzoo inspect --out` shows whether they fit"
+            f"{count_of(len(turned), 'image is', 'images are')} turned upright by the EXIF orientation, and the "
+            f"masks state none: {some(turned, 2)}. `dropzoo inspect --out` shows whether they fit"
         )
 
 

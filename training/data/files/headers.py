@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import Image
 
+from dropzoo.common.images import PNG
 from dropzoo.common.tiff import channels_stated, check_whole
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import (
@@ -16,11 +17,11 @@ from dropzoo.training.data.images import (
     BMP,
     GIF,
     JPEG,
-    PNG,
     TIFF_SUFFIXES,
     channels_last,
     single_array,
     stack_axis,
+    stated_orientation,
 )
 
 # Channels of the colour types of PNG files, without alpha, and of the modes of Pillow.
@@ -115,14 +116,16 @@ def _facts(path: Path, pages: str) -> Facts:
         if header.startswith(JPEG):
             if not _ends(file, b"\xff\xd9"):
                 _decode(path)
-            file.seek(0)
-            return _jpeg_facts(JpegImagePlugin.JpegImageFile(file))
+            with Image.open(path) as image:
+                channels = 1 if image.mode == "L" else 3
+                return _turned(Facts(image.height, image.width, channels, plain=True), stated_orientation(file))
         if header.startswith(PNG):
             if not _ends(file, b"IEND"):
                 _decode(path)
             height, width = (int.from_bytes(header[n : n + 4], "big") for n in (20, 16))
             dtype = "uint16" if header[24] == 16 else "uint8"
-            return Facts(height, width, _PNG_CHANNELS[header[25]], dtype, plain=True)
+            facts = Facts(height, width, _PNG_CHANNELS[header[25]], dtype, plain=True)
+            return _turned(facts, stated_orientation(file))
     with Image.open(path) as image:
         width, height = image.size
         if header.startswith(GIF):
@@ -148,13 +151,12 @@ def _decode(path: Path) -> None:
         image.load()
 
 
-def _jpeg_facts(image: Any) -> Facts:
-    width, height = image.size
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
-    if orientation in (5, 6, 7, 8):
-        height, width = width, height
-    turned = orientation in range(2, 9)
-    return Facts(height, width, 1 if image.mode == "L" else 3, plain=not turned, turned=turned)
+def _turned(facts: Facts, orientation: int) -> Facts:
+    """The facts about an image that is turned upright by its EXIF orientation."""
+    if orientation == 1:
+        return facts
+    height, width = (facts.width, facts.height) if orientation >= 5 else (facts.height, facts.width)
+    return facts._replace(height=height, width=width, plain=False, turned=True)
 
 
 def _tiff_facts(path: Path, pages: str) -> Facts:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from dropzoo.common.images import PNG
 from dropzoo.training.data.files.drawing import draw
 from dropzoo.training.data.files.headers import Facts
 from dropzoo.training.data.files.masks import Meaning, read_ids
 from dropzoo.training.data.files.table import Drawn, Sample
 from dropzoo.training.data.files.threads import map_files
-from dropzoo.training.data.images import PNG, as_fractions, read_image, usual, with_channels
+from dropzoo.training.data.images import as_fractions, read_image, stated_orientation, usual, with_channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +176,9 @@ class Examples:
 
 
 def _is_grey_png(sample: Sample) -> bool:
-    """Returns whether a mask is a grey PNG of 8 bits, whose stored numbers TensorFlow decodes."""
+    """Returns whether a mask is a grey PNG of 8 bits that is not turned, whose numbers TensorFlow decodes."""
     if not isinstance(sample.mask, Path) or sample.page is not None:
         return False
     with sample.mask.open("rb") as file:
         header = file.read(26)
-    return header.startswith(PNG) and header[24:26] == b"\x08\x00"
+        return header.startswith(PNG) and header[24:26] == b"\x08\x00" and stated_orientation(file) == 1
