@@ -29,7 +29,7 @@ def build_model(
               `{"decoder*": "spatial_dropout2d:0.2", "bottleneck*": 0.5}`. If several patterns match a site, the
               last one wins; the spec None means no dropout. For rates that rise with depth, the value can be a
               ramp: `{"*_branch": models.ramp(0.0, 0.2)}`.
-            - `"paper"`: the dropout of the model's own paper.
+            - `"paper"`: the dropout of the model's own paper, or of a related paper, if the model's own has none.
             - A float in [0, 1): the layers and sites of `"paper"`, all at this rate.
             - Another string: a plan of `list_plans()`.
         weights: None for random weights; a weights file (`.weights.h5`, `.keras`); or the name of the data that

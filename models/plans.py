@@ -57,7 +57,7 @@ class Plan:
 
 
 def list_plans() -> list[str]:
-    """Returns the names of the plans, sorted; `"paper"` stands for the dropout of a model's own paper.
+    """Returns the names of the plans, sorted; `"paper"` is different for each model, see `build_model`.
 
     Example:
     >>> from dropzoo import models
@@ -164,8 +164,8 @@ _PLANS = {
         Plan("none", "no dropout, the same as dropout=None", "", lambda sites: {}),
         Plan(
             "paper",
-            "the dropout of the model's own paper (dropout=0.3 keeps its layers and sites, and sets all their "
-            "rates to 0.3)",
+            "the dropout of the model's own paper, or of a related paper, if the model's own has none "
+            "(dropout=0.3 keeps its layers and sites, and sets all their rates to 0.3)",
             "the reference in the model's docstring",
             lambda sites: {},
         ),

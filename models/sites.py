@@ -10,7 +10,8 @@ import numbers
 import random
 import re
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -68,29 +69,34 @@ class Site:
 
 def sites_of(model: keras.Model, edges: bool = False) -> list[Site]:
     """Returns the dropout sites of a model, in the order of its forward pass; see `list_sites`."""
-    every = places(model, final=True)
-    inside = collections.defaultdict(list)
-    for each in random_layers(model):
-        if each.holder is not None or each.kind != "dropout":
-            inside[each.holder or each.path].append(describe_random(each))
+    every, inside = places(model, final=True), dropout_inside(model)
     found: dict[str, Site] = {}
     of_place = collections.defaultdict(list)
     for edge in edges_of(every) if edges else []:
         if edge.place.branches:
             of_place[id(edge.place)].append(_edge_as_site(edge))
     for place in every:
-        draws = " + ".join(inside[place.call.path + place.call.layer.name]) or None
-        own = [replace(as_site(place), inside=draws)] if is_listed(place) and not place.is_final else []
+        own = [as_site(place, inside)] if is_listed(place) and not place.is_final else []
         for site in [*own, *of_place[id(place)]]:
             found.setdefault(site.name, site)
     return list(found.values())
 
 
-def as_site(place: Place) -> Site:
-    """Returns a place as users see it."""
+def dropout_inside(model: keras.Model) -> dict[str, str]:
+    """Returns descriptions of the dropout inside the layers of a model, by the path of the layer."""
+    inside = collections.defaultdict(list)
+    for each in random_layers(model):
+        if each.holder is not None or each.kind != "dropout":
+            inside[each.holder or each.path].append(describe_random(each))
+    return {path: " + ".join(described) for path, described in inside.items()}
+
+
+def as_site(place: Place, inside: Mapping[str, str] | None = None) -> Site:
+    """Returns a place as users see it; `inside` is what `dropout_inside` returns, None to leave it out."""
     spec = " + ".join(layers.describe(call.layer) for call in place.standing) or None
     kind = "edge" if "->" in place.name else _kind(place.call.layer)
-    return Site(place.name, kind, tuple(place.tensor.shape), spec)
+    draws = (inside or {}).get(place.call.path + place.call.layer.name)
+    return Site(place.name, kind, tuple(place.tensor.shape), spec, draws)
 
 
 def _edge_as_site(edge: Edge) -> Site:

@@ -15,7 +15,7 @@ from dropzoo.models.graph.walk import Call, graph_of, model_in, walk
 from dropzoo.models.names import names_of_call, names_of_place
 from dropzoo.models.plans import get_plan
 from dropzoo.models.ramps import Ramp
-from dropzoo.models.sites import Site, as_site, is_listed
+from dropzoo.models.sites import Site, as_site, dropout_inside, is_listed
 
 Key = str | Callable[[Site], bool]
 Target = Place | Call | Edge
@@ -39,10 +39,10 @@ def resolve(model: keras.Model, plan: dict[Key, Any] | str) -> dict[Target, Any]
     Raises:
         ValueError: If `plan` is not a plan, or if a key matches nothing, or layers of several models by one name.
     """
-    scope = Scope(places(model, final=True), list(walk(model)))
+    scope = Scope(model, places(model, final=True), list(walk(model)))
     entries: Any = plan
     if isinstance(plan, str):
-        entries = get_plan(plan).patterns([as_site(place) for place in scope.listed])
+        entries = get_plan(plan).patterns(scope.sites())
     if not isinstance(entries, dict):
         raise ValueError(
             "`plan` must be a dict from sites to specs, or the name of a plan; to remove dropout, call "
@@ -63,17 +63,24 @@ class Scope:
     """The places and calls that keys choose from: those of a model, or of the models that `inside:` names.
 
     Args:
+        model: The whole model.
         every: The places and the outputs, in the order of the forward pass.
         calls: The calls of the same models.
     """
 
-    def __init__(self, every: list[Place], calls: list[Call]) -> None:
+    def __init__(self, model: keras.Model, every: list[Place], calls: list[Call]) -> None:
+        self._model = model
         self._every, self._calls = [place for place in every if not place.is_final], calls
         self._edges = edges_of(every)
         self._with_outputs = every
         self.listed = [place for place in self._every if is_listed(place)]
         self._known = {name for call in calls for name in names_of_call(call)}
         self._classes = {type(call.layer).__name__ for call in calls}
+
+    def sites(self) -> list[Site]:
+        """Returns the listed places as users see them."""
+        inside = dropout_inside(self._model)
+        return [as_site(place, inside) for place in self.listed]
 
     def select(self, key: Key) -> list[Target]:
         """Returns the targets of a key; raises a ValueError if there are none."""
@@ -107,7 +114,9 @@ class Scope:
         return found
 
     def _by_condition(self, condition: Callable[[Site], bool]) -> list[Target]:
-        found: list[Target] = [place for place in self.listed if condition(as_site(place))]
+        found: list[Target] = [
+            place for place, site in zip(self.listed, self.sites(), strict=True) if condition(site)
+        ]
         if not found:
             names = ", ".join(place.name for place in self.listed)
             raise ValueError(f"{condition!r} returns True for none of the sites: {names}")
@@ -193,9 +202,8 @@ class Scope:
         def within(call: Call) -> bool:
             return any(path.startswith(chosen) for path in call.paths)
 
-        scope = Scope(
-            [p for p in self._with_outputs if within(p.call)], [call for call in self._calls if within(call)]
-        )
+        inner_places = [place for place in self._with_outputs if within(place.call)]
+        scope = Scope(self._model, inner_places, [call for call in self._calls if within(call)])
         return scope.select(wanted.removeprefix(model).strip() or "*")
 
     def _meaning(self, key: str, wanted: str) -> Callable[[Call], bool]:

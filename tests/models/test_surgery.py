@@ -73,6 +73,13 @@ def test_bad_plans(make, plan, message):
     assert same(model(x, training=False), expected) and model.get_config() == config
 
 
+def test_a_function_gets_the_sites_that_list_sites_returns():
+    frames, seen = keras.Input((6, 4)), []
+    model = keras.Model(frames, K.Dense(2, name="logits")(K.LSTM(3, dropout=0.2, name="memory")(frames)))
+    models.retrofit(model, {lambda site: seen.append(site) is None: 0.1})
+    assert seen == models.list_sites(model) and seen[0].inside == "lstm, dropout inside: 0.2"
+
+
 def test_ambiguous_names():
     def tower(name):
         inputs = keras.Input((4,))
