@@ -30,7 +30,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
     The pages of a stack are one group.
 
     Raises:
-        ValueError: If `group_by` is not a regular expression, or matches no path.
+        ValueError: If `group_by` is not a regular expression, or does not match every path.
     """
     samples = table.samples
     if group_by is not None and not any(sample.group for sample in samples):
