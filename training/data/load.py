@@ -207,8 +207,9 @@ def load_data(
             It is needed for floats beyond [0, 1], and for integers other than uint8 and uint16.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` first decodes all
             files, and leaves out those that cannot be read, with a warning.
-        balance: Bool, for classification. Whether all classes are equally frequent in an epoch. An epoch then has
-            as many images as the training set, but images of rare classes occur several times.
+        balance: Bool, for classification. Whether all classes are about equally frequent in an epoch. An epoch
+            then has as many images as the training set, but they are drawn at random: images of rare classes occur
+            several times, and some images of frequent classes do not occur.
 
     Returns:
         `Data` with the batches of the three splits and the `DataInfo`.
