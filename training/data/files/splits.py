@@ -156,7 +156,7 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
 
 
 def _strata(samples: Sequence[Sample], places: Sequence[int]) -> dict[int, list[int]]:
-    """Returns the places of the samples of each class; a group counts to the class that most of it has."""
+    """Returns the places of the samples of each class; a group belongs to the class of most of its samples."""
     by_group: dict[str, Counter[int]] = {}
     for place in places:
         if samples[place].group:
