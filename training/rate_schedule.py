@@ -18,7 +18,8 @@ class RateSchedule(keras.callbacks.Callback):
     divided by the number of steps in the whole run, `epochs * steps per epoch`, so it is just below 1 at the last
     step. In a resumed run (`fit(initial_epoch=...)`, or the Trainer's checkpoints), it counts from the start of
     the original run. If Keras does not know the number of steps, the callback counts them during the first epoch,
-    which then runs at one rate. With `steps_per_execution` the rates change once for each execution.
+    which then runs at one rate; for a run of a single epoch, this is an error. With `steps_per_execution` the
+    rates change once for each execution.
 
     The callback ignores the rates that the layers had before. After the run, the layers keep their last rates, and
     a saved model contains them. The logs of each epoch, and the history, contain `"rate/<pattern>"`, the rate at

@@ -128,7 +128,8 @@ def _stages(model: keras.Model, known: Sequence[str]) -> tuple[str, ...]:
     if len(last) < 2:
         raise ValueError(
             f"The decoder of the model {model.name!r} does not have several stages. Pass `sites=` with some of: "
-            f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}{did_you_mean('decoder', list(known))}"
+            f"{', '.join(known[:12])}{' and others' if len(known) > 12 else ''}."
+            f"{did_you_mean('decoder', list(known))}"
         )
     return tuple(last.values())[:-1]
 

@@ -33,17 +33,18 @@ class Trainer:
 
     Each step does what Keras' own `train_step` does after `compile`. So losses, regularisation, metrics, sample
     weights and loss scaling mean the same as in `fit`, and so do callbacks, the history, and the optimizer's own
-    arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers, and
-    checkpoints of the complete state (including seed generators and dropout rates). It stops with an error before
-    the model is full of NaN. A run that was stopped at any step and resumed from a checkpoint ends with the same
-    weights as a run that was not stopped.
+    arguments: clipping, accumulation, EMA. The trainer adds training on several devices and workers with the same
+    steps as on one device, and checkpoints of the complete state (including seed generators and dropout rates). It
+    stops with an error after the first step whose loss is not finite. A run that was stopped at any step and
+    resumed from a checkpoint ends with the same weights as a run that was not stopped.
 
     A compiled model is trained with the settings of its `compile`; arguments that you pass here replace them. If
     there is no loss, the targets in the first batches determine the loss of each output:
 
     - Whole numbers below the number of output units are classes.
     - Vectors of 0 and 1 that sum to 1 are one-hot.
-    - Other vectors of 0 and 1 are labels that do not exclude each other.
+    - Other vectors of 0 and 1, and all such vectors if the output goes through a sigmoid, are labels that do not
+      exclude each other.
     - For a single output unit, 0 and 1 are a binary task.
     - Other floats are a regression.
 
@@ -76,10 +77,11 @@ class Trainer:
             compiled steps are slower. With `"auto"`, a resumed run does what the run that wrote the checkpoint
             did.
         steps_per_execution: Int above 0. The number of steps to run on the device for each call from Python.
-            Callbacks see only the last of these steps, and rates change once for each call. To end with the same
-            weights, a resumed run must use the same number.
-        on_nan: Str. What happens if the loss is not finite. `"stop"` raises an error; `"restore"` first restores
-            the last good checkpoint, and then raises the error, so `fit` needs a `checkpoint_dir`.
+            Callbacks are called, and rates change, once for each call. To end with the same weights, a resumed run
+            must use the same number.
+        on_nan: Str. What happens if the loss is not finite. `"stop"` raises an error, and the weights may be NaN;
+            `"restore"` first restores the last good checkpoint, and then raises the error, so `fit` needs a
+            `checkpoint_dir`.
         r_drop: Float, 0 or more. The weight alpha of R-Drop (Liang et al., 2021, arXiv:2106.14448), which passes
             each batch through the model twice and penalises differences between the two predictions. It needs a
             model with one output, which must be logits.
@@ -87,7 +89,8 @@ class Trainer:
         prefetch_to: Str or None. A device, for example `"GPU:0"`, to which the next batches are copied while a
             step runs. It cannot be used with a strategy.
         task: Str or None. The output kind, instead of a loss: `"multi_class"`, `"binary"`, `"multi_label"` or
-            `"regression"`, see `serving.MonteCarlo`; for several outputs a list, or a dict by their names.
+            `"regression"`, see `serving.MonteCarlo`; `"classification"` and `"segmentation"` mean `"binary"` for a
+            single output unit, otherwise `"multi_class"`. For several outputs, a list, or a dict by their names.
         weighted_metrics: As for `compile`: metrics that are weighted by `sample_weight` or `class_weight`.
         input_range: Pair of floats `(black, white)` or None. The values of a black and of a white pixel in the
             training images, such as `(0, 255)`. None means the range of `load_data` or, for other data, the one
@@ -291,9 +294,10 @@ class Trainer:
     def goes_on_from(self, checkpoint_dir: str | Path) -> None:
         """Lets the next `fit` continue from the checkpoint of a run with other settings.
 
-        Use it to train a finished run for more epochs, with a longer learning-rate schedule. The model and the
-        optimizer must have the same variables as in that run; the settings of the layers, the optimizer and the
-        data may differ. The result differs from that of a run that had these settings from the start.
+        Use it to train a finished run for more epochs, with a longer learning-rate schedule: pass the same folder
+        to `fit` as `checkpoint_dir`. The model and the optimizer must have the same variables as in that run; the
+        settings of the layers, the optimizer and the data may differ. The result differs from that of a run that
+        had these settings from the start.
 
         Args:
             checkpoint_dir: Folder of the checkpoints of the other run.

@@ -119,6 +119,9 @@ def test_within_noise_no_dropout_is_recommended_and_said_so():
     words = " ".join(in_words(found))
     assert found.chosen.is_baseline and found.within_noise
     assert "No plan with dropout is better by more than one standard error" in words
+    assert re.search(
+        r"Compared with the recommended plan, simple_cnn: .* has NLL [+-]0\.\d{4}, 95 % interval", words
+    )
 
 
 def test_the_simpler_of_two_that_are_as_good_is_recommended():

@@ -262,6 +262,24 @@ def test_an_epoch_may_read_a_part_of_arrays_or_more_than_all():
         assert rest == read[steps + 2 : 2 * steps]
 
 
+class Loader:
+    """Numbered batches that can be read again and again, as those of a `DataLoader` of PyTorch."""
+
+    def __len__(self):
+        return 4
+
+    def __iter__(self):
+        return ((np.full((2, 1), number, "float32"), np.zeros(2)) for number in range(4))
+
+
+@pytest.mark.parametrize("data", [Loader(), tf.data.Dataset.from_tensor_slices(np.arange(4)).batch(1)])
+def test_an_epoch_of_some_steps_begins_where_the_last_one_ended(data):
+    feed = feed_of(data, "train", Order(3))
+    epochs = [list(feed.epoch(epoch, 0).take(3)) for epoch in range(3)]
+    read = [[int(np.ravel(tf.nest.flatten(batch)[0])[0]) for batch in epoch] for epoch in epochs]
+    assert read == [[0, 1, 2], [3, 0, 1], [2, 3, 0]]
+
+
 def test_workers_may_be_processes():
     feed = feed_of(Batches(workers=2, use_multiprocessing=True), "train", Order())
     read = [labels.numpy() for _, labels in feed.epoch(0, 1)]

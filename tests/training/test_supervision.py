@@ -122,7 +122,7 @@ def own_step():
     "make, match",
     [
         (lambda: training.DeepSupervision(build(), ["decoder1_conv3"]), "Did you mean 'decoder1_conv"),
-        (lambda: training.DeepSupervision(build(depth=1)), "does not have several stages"),
+        (lambda: training.DeepSupervision(build(depth=1)), "not have several stages.*, head. Did you"),
         (lambda: training.DeepSupervision(models.build_model("lenet5")), "one mask of logits"),
         (lambda: training.DeepSupervision(ending(build(), "softmax"), ["decoder1_conv1"]), "ends in a softmax"),
         (lambda: training.DeepSupervision(own_step()), "has its own"),

@@ -88,7 +88,7 @@ def test_folders_that_are_wrong(tmp_path, make, messages):
     [
         (np.full((6, 8, 1), 1.5, "float32"), "Float images must be in [0, 1]"),
         (np.full((6, 8, 1), np.nan, "float32"), "Float images must be in [0, 1]"),
-        (np.ones((6, 8, 1), "int32"), "Expected 8-bit, 16-bit or float images. Received"),
+        (np.ones((6, 8, 1), "int32"), "Expected uint8, uint16 or float images. Received"),
     ],
 )
 def test_tiffs_that_are_wrong(tmp_path, image, message):

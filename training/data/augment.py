@@ -23,9 +23,9 @@ _LIMITS = {"rotation": 180, "elastic": 100, "gamma": 2, "blur": 10}
 class Augment:
     """Random augmentation of training images.
 
-    Flips, rotation, shift, scale and crop are one affine map, so an image is interpolated only once (bilinear, and
-    its mask by nearest neighbour). Uncovered pixels are filled with the mirror image. Colours stay in [0, 1].
-    Unless stated otherwise, an amount is the half-width of a uniform distribution.
+    Flips, rotation, shift, scale and crop are one affine map, so together they interpolate an image only once
+    (bilinear, and its mask by nearest neighbour). Uncovered pixels are filled with the mirror image. Colours stay
+    in [0, 1]. Unless stated otherwise, an amount is the half-width of a uniform distribution.
 
     Args:
         flip_horizontal: Bool. Mirror left and right, half of the time.

@@ -28,7 +28,7 @@ def read_images(
     Args:
         paths: The files.
         num_channels: 1, 3 or None. The number of channels of all images if grey and RGB images are mixed.
-        value_range: The values of floats, and of integers that are not of 8 or 16 bits, that become 0 and 1.
+        value_range: The stored values that become 0 and 1. None is for uint8, uint16 and floats in [0, 1].
 
     Returns:
         Arrays `(height, width, channels)` of one number type: uint8, uint16, or float32 in [0, 1].
@@ -274,7 +274,7 @@ def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None
     )
     if image.dtype.kind != "f":
         raise ValueError(
-            f"Expected 8-bit, 16-bit or float images. Received: {path} with {image.dtype} values from "
+            f"Expected uint8, uint16 or float images. Received: {path} with {image.dtype} values from "
             f"{image.min()} to {image.max()}. {ways}"
         )
     if not np.isfinite(image).all():

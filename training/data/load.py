@@ -35,7 +35,7 @@ class DataInfo:
         task: `"classification"` or `"segmentation"`.
         num_classes: The number of classes, background included.
         class_names: The names of the classes.
-        input_shape: `(height, width, channels)`, with None where sizes vary.
+        input_shape: `(height, width, channels)`, with None where sizes vary, also between crops and whole images.
         num_train: The number of training images.
         num_validation: The number of validation images.
         num_test: The number of test images.
@@ -145,8 +145,8 @@ def load_data(
     - one mask file for each object, as in `ID/images/ID.png` and `ID/masks/*.png`; the masks of an image are
       joined into one mask of two classes.
 
-    If the folder has its own split, it is used. Otherwise, the last fifth of each class is the test set. Files are
-    read when they are needed.
+    If the folder has its own split, it is used. Otherwise, the last fifth of each class, or of all images with
+    masks, is the test set. Files are read when they are needed.
 
     Args:
         name: `"digits"`, `"digit_scenes"`, a name of TFDS such as `"fashion_mnist"` or `"cifar10:3.*.*"`, or a
@@ -165,7 +165,8 @@ def load_data(
             downloads them.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of the same size, or `"none"`
             (or False), which reads files again in each epoch. `"auto"` means `"memory"` if the images take up to
-            128 MB (512 MB for a TFDS set), and otherwise `"none"`.
+            128 MB (512 MB for a TFDS set), and otherwise `"none"`; but if the images of a TFDS set differ in size,
+            it always means `"memory"`.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
             both.
@@ -188,7 +189,8 @@ def load_data(
             - `"instances"`: each object has its own number, file or row. Every number except 0 is foreground, and
               `dropzoo evaluate --per object` scores each object separately.
             - `"threshold"` or `"threshold=128"`: grey masks of two classes. Pixels above the threshold are
-              foreground; without a number, the threshold is half of the range.
+              foreground. Without a number, the threshold is 127 for masks of 8 bits, and half of the largest
+              value for others; in masks of only 0 and 1, the pixels of 1 are foreground.
             - `"palette"`: colours, one for each class. `"palette=FILE"` names a file with a line
               `red,green,blue,name` for each class.
             - `"alpha"`: shapes in the alpha channel. Opaque pixels are foreground.
@@ -201,12 +203,13 @@ def load_data(
             of `split_file`. Images of one group stay in one split and one fold.
         pages: The meaning of the pages of TIFF stacks: `"images"`, `"channels"`, or `"auto"`, which takes the
             meaning that the file states.
-        value_range: `(low, high)` or None. The stored values that become 0 and 1, for floats beyond [0, 1] and for
-            signed integers.
+        value_range: `(low, high)` or None. The stored values that become 0 and 1; values beyond them are clipped.
+            It is needed for floats beyond [0, 1], and for integers other than uint8 and uint16.
         broken: `"refuse"` raises an error that names the files that cannot be read; `"skip"` first decodes all
             files, and leaves out those that cannot be read, with a warning.
-        balance: Bool, for classification. Whether all classes are equally frequent in an epoch. An epoch then has
-            as many images as the training set, but images of rare classes occur several times.
+        balance: Bool, for classification. Whether all classes are about equally frequent in an epoch. An epoch
+            then has as many images as the training set, but they are drawn at random: images of rare classes occur
+            several times, and some images of frequent classes do not occur.
 
     Returns:
         `Data` with the batches of the three splits and the `DataInfo`.

@@ -39,8 +39,8 @@ def read_source(
 def find_folder(name: str | os.PathLike) -> Path | None:
     """Returns the folder to which a name refers, or None for the name of a data set.
 
-    If the name is a path, the folder need not exist. A folder whose name TFDS knows is meant if it holds files of
-    data, as `cifar10/train` does; a folder that TFDS has prepared is not meant.
+    If the name is a path, the folder need not exist. If TFDS knows the name of a folder, the folder is used only
+    if it holds image files, as `cifar10/train` does; a folder that TFDS has prepared holds none.
     """
     text = os.fspath(name)
     # A file is not a data set either; `read_layout` says what to pass in its place.

@@ -53,9 +53,7 @@ def feed_of(data: Any, name: str, order: Order) -> Feed:
     if hasattr(data, "at_epoch"):
         return Epoched(name, data, order.steps)
     if isinstance(data, tf.data.Dataset):
-        if order.steps is None or name != "train":
-            return Epoched(name, data, order.steps)
-        return Stream(name, batches.checked(data, name).repeat(), order.steps, _REREAD)
+        return _of_dataset(data, name, order)
     if isinstance(data, keras.utils.PyDataset):
         return Numbered(name, data, order)
     if isinstance(data, Iterator):
@@ -65,7 +63,7 @@ def feed_of(data: Any, name: str, order: Order) -> Feed:
     if is_arrays(data):
         return Arrays(name, data if isinstance(data, tuple) else (data,), order)
     if hasattr(data, "__iter__") and hasattr(data, "__len__") and not isinstance(data, (str, dict, list, tuple)):
-        return Epoched(name, _of_loader(data, name), order.steps)
+        return _of_dataset(_of_loader(data, name), name, order)
     raise ValueError(f"`{name}` must be {_FORMS}. Received: {type(data).__name__}")
 
 
@@ -93,6 +91,13 @@ def given(train: Any, x: Any, y: Any, sample_weight: Any, validation_data: Any) 
             )
         return x
     return (x, y, sample_weight)
+
+
+def _of_dataset(data: tf.data.Dataset, name: str, order: Order) -> Feed:
+    """Returns the feed of a dataset; with a number of steps, each epoch begins where the last one ended."""
+    if order.steps is None or name != "train":
+        return Epoched(name, data, order.steps)
+    return Stream(name, batches.checked(data, name).repeat(), order.steps, _REREAD)
 
 
 def _of_loader(data: Any, name: str) -> tf.data.Dataset:

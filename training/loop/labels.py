@@ -107,5 +107,5 @@ def refusals_named() -> Iterator[None]:
         found = re.search(rf"\[{REFUSED} (.*?)\] \[(-?\d+)\] \[(.*?)\]", str(error))
         if found is None:
             raise
-        text = " ".join(found.groups()).replace(" ;", ";")
+        text = " ".join(found.groups()).replace(" ;", ";").replace("\\'", "'")  # TensorFlow escapes quotes
         raise ValueError(text[0].upper() + text[1:]) from None

@@ -27,9 +27,9 @@ class Mixed(NamedTuple):
 class Mixing:
     """The mixing of the examples in each training batch, a function of the seed and of the position in the run.
 
-    The order of the batch is reversed for the partners. All examples of a batch share one mix, whose share is at
-    least a half, so that the batch's own labels are those that most of each input shows. With both mixup and
-    CutMix, each batch gets one of them, with equal odds.
+    The order of the batch is reversed for the partners. All examples of a batch are mixed in the same proportion.
+    The share of an example in its own input is at least a half, so its own label is that of the larger part. With
+    both mixup and CutMix, each batch gets one of them, with equal odds.
 
     Args:
         mixup: Float, 0 or more. The parameter of the Beta distribution of the shares; 0 for no mixup.

@@ -43,8 +43,8 @@ class Execution(NamedTuple):
 class Program:
     """The compiled loops of training and evaluation of one model.
 
-    Each replica computes its share of the rows of the batch that one device would get, and its loss is weighted by
-    that share. So neither an uneven batch nor the number of replicas changes the gradient of the sum.
+    Each replica computes some rows of the batch that a single device would get, and its loss is weighted by its
+    share of the rows. So the sum of the gradients does not depend on how the rows are divided.
 
     Args:
         model: A compiled model.

@@ -18,8 +18,9 @@ class FocalCrossEntropy(PixelLoss):
 
     The loss of a pixel is `-(1 - p)**gamma log p`, where `p` is the probability of the true class, and the loss of
     an image is the mean over its pixels that count. Labels of shape `(batch,)` make it a loss for classification.
-    `gamma=0` is cross-entropy. The values are those of Keras' focal losses, of which the one for several classes
-    takes one-hot labels, and has `alpha=1` here.
+    `gamma=0` is cross-entropy. For one logit, the values are those of `keras.losses.BinaryFocalCrossentropy`. For
+    several classes, they are those of `keras.losses.CategoricalFocalCrossentropy`, which takes one-hot labels;
+    without `alpha`, they are those with `alpha=1` in Keras.
 
     Args:
         gamma: Float, 0 or more; 2 in the paper.
@@ -32,8 +33,8 @@ class FocalCrossEntropy(PixelLoss):
         dtype: Dtype of the result; the sums are float32 under every policy.
 
     Raises:
-        ValueError: If `gamma` or `alpha` is not of this form, or, when the loss is called, if `alpha` does not fit
-            the number of outputs.
+        ValueError: If `gamma` is negative, if `alpha` does not have one of these forms, or, when the loss is
+            called, if `alpha` does not fit the number of outputs.
 
     Call arguments:
         y_true: Int tensor `(batch, ...)` or `(batch, ..., 1)`. Labels.

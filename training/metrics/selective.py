@@ -45,8 +45,8 @@ def aurc(uncertainty: ArrayLike, errors: ArrayLike) -> float:
     """Returns the area under the risk-coverage curve: the mean of the risk over all coverages.
 
     It is 0 if there are no errors. It depends on the number of errors, and on how late they come in the order from
-    certain to uncertain. With a random uncertainty it is the error rate `e`, and with the best possible
-    uncertainty it is `e + (1 - e) log(1 - e)`.
+    certain to uncertain. For many predictions with the error rate `e`, it is about `e` with a random uncertainty,
+    and about `e + (1 - e) log(1 - e)` with the best possible uncertainty.
 
     Args:
         uncertainty: Array of any shape, one number for each prediction, higher for a less certain one.

@@ -59,7 +59,7 @@ def load_space(path: Path | str) -> Space:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"No such file: {path}")
+        raise ValueError(f"No such file: {path}. Expected a Python file that defines `space = Space(...)`")
     try:
         found = runpy.run_path(str(path)).get("space")
     except Exception as error:  # any error: the file is the user's own code

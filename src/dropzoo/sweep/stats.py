@@ -233,7 +233,10 @@ def candidates(records: Sequence[Record], metric: str | None = None) -> list[Can
 
 
 def difference(one: Candidate, other: Candidate, metric: str, images: str = "validation") -> Interval:
-    """Returns the mean of `one` minus `other` over the seeds and folds that both have: there, both start alike."""
+    """Returns the mean of `one` minus `other`, over the seeds and folds that both have.
+
+    With the same seed and fold, both start alike.
+    """
     mine, theirs = one.values(metric, images), other.values(metric, images)
     return interval([mine[key] - theirs[key] for key in mine if key in theirs], one.folds)
 

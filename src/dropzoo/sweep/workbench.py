@@ -30,7 +30,7 @@ _KEPT_NUMBERS = 2**24
 class Workbench:
     """Runs trials. Those that differ only in rates, rate schedules and seeds share one traced graph.
 
-    Each trial builds a new model, which takes a hundredth of a second per layer. If a model of the same graph is
+    Each trial builds a new model, which takes some milliseconds for each layer. If a model of the same graph is
     there already, it takes over the initial weights, the layers' seeds and the rates of the new one, and its
     optimizer is reset. So a trial does not depend on the trials before it: its curves are those of a model that
     was built and traced for it alone.

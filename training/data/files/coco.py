@@ -68,7 +68,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
     """Returns the table of a COCO file: class 0 is the background, and the categories follow in the order of ids.
 
     Raises:
-        ValueError: If images are missing, or annotations are not polygons.
+        ValueError: If images are missing, or annotations have no outline or a category that is not listed.
     """
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     categories = sorted(content["categories"], key=lambda each: each["id"])

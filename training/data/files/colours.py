@@ -93,7 +93,7 @@ def _colour(line: str) -> tuple[tuple[int, int, int], str] | None:
 
 
 def find_colours(masks: list[np.ndarray]) -> Palette:
-    """Returns the colours that occur in masks, beginning with black."""
+    """Returns the colours that occur in masks, in the order of their codes, such as #000000."""
     codes: set[int] = set()
     for stored in masks:
         pixels = np.repeat(stored, 3, axis=2) if stored.shape[2] == 1 else stored[..., :3]

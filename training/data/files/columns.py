@@ -49,7 +49,10 @@ def squashed(name: str) -> str:
 
 
 def find_columns(head: Sequence[str], lines: Sequence[Sequence[str]]) -> dict[str, int]:
-    """Returns the places of the columns that a table has; the only other one beside that of files is the label."""
+    """Returns the places of the known columns of a table.
+
+    If a table has two columns, and only that of the files is known, the other one holds the labels.
+    """
     heads = [squashed(name) for name in head]
     found = {}
     for column, names in _COLUMNS.items():

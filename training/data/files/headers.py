@@ -40,7 +40,7 @@ class Facts(NamedTuple):
         dtype: Str, the type of the stored values.
         plain: Bool. Whether the decoder of TensorFlow gives the image as it is shown.
         pages: Int, the number of images in the file.
-        is_open: Bool. Whether the file leaves open whether its last axis is channels.
+        is_open: Bool. Whether the file does not say if its last axis is channels.
         turned: Bool. Whether the image is turned upright by its EXIF orientation.
     """
 

@@ -120,7 +120,7 @@ def _named(root: Path, reading: Reading, listing: Listing) -> Table | None:
 
 
 def _glob(root: Path, text: str, listing: Listing) -> tuple[Path, list[Path]]:
-    """Returns the folder of a folder or pattern, and its image files."""
+    """Returns the folder that a text names, or the one in which its pattern begins, and the image files."""
     path = Path(text).expanduser()
     path = path.relative_to(root) if path.is_relative_to(root) else path
     base, path = root / path.anchor, path.relative_to(path.anchor)

@@ -94,7 +94,7 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def descend(folder: Path) -> Path:
-    """Returns the folder below a folder that holds several folders of images, since archives nest folders."""
+    """Returns the first folder from this one down that holds several folders of images: archives nest folders."""
     while True:
         inner = [each for each in folders_in(folder) if has_images(each)]
         if len(inner) != 1 or not any(has_images(each) for each in folders_in(inner[0])):

@@ -24,7 +24,7 @@ def find_lists(root: Path) -> dict[str, Path]:
 
 
 def listed(images: Sequence[Path], lists: dict[str, Path]) -> tuple[dict[Path, str], list[str]]:
-    """Returns the split of each image that lists name, and the lines that name no image or several."""
+    """Returns the splits of the images in the lists, and the lines that name no image or several images."""
     lines = [
         (split, line.strip(), path)
         for split, path in lists.items()

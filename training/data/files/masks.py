@@ -25,8 +25,8 @@ class Meaning:
 
     Attributes:
         kind: One of `MEANINGS`.
-        threshold: The number above which a pixel is foreground, for `"threshold"`; None for half of the range.
-        palette: The colours of the classes, for `"palette"`; If None, they are the colours that the masks hold.
+        threshold: The number above which a pixel is foreground, for `"threshold"`; None for that of `ids`.
+        palette: The colours of the classes, for `"palette"`. If None, they are the colours that the masks hold.
         found: Bool. Whether the user left the kind open, so that only masks that are certain are accepted.
     """
 
@@ -36,7 +36,11 @@ class Meaning:
     found: bool = True
 
     def ids(self, stored: np.ndarray, path: Path) -> np.ndarray:
-        """Returns the ids, `(height, width)`, of the stored numbers, `(height, width, channels)`."""
+        """Returns the ids, `(height, width)`, of the stored numbers, `(height, width, channels)`.
+
+        A `threshold` of None means 0 for masks of 0 and 1, 127 for other masks of 8 bits, and half of the largest
+        value for the rest.
+        """
         if self.kind == "palette" and self.palette is not None:
             return self.palette.ids(stored, path)
         if self.kind == "alpha":

@@ -32,7 +32,10 @@ def read_pairs(images: Path, masks: Path, reading: Reading, listing: Listing, ro
 
 
 def paired(root: Path, roots: tuple[Path, Path], files: tuple[list[Path], list[Path]], reading: Reading) -> Table:
-    """Returns the table of images and masks; images that are to be without a mask are left out."""
+    """Returns the table of images and masks.
+
+    If some images have no mask, those that no list of a split names, or whose split has no masks, are left out.
+    """
     images, masks = files
     doubts = []
     lists = find_lists(root)

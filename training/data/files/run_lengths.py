@@ -128,7 +128,7 @@ def _refuse_text(text: str, name: str, path: Path) -> None:
 
 
 def _add_unlisted(table: Table, files: Sequence[Path]) -> None:
-    """Adds the images without a row in the same folders, if no row says that an image has no object."""
+    """Adds the images of these folders that have no row, unless the table has rows for images without objects."""
     listed = {sample.image for sample in table.samples}
     folders = {image.parent for image in listed}
     unlisted = [file for file in files if file.parent in folders and file not in listed]

@@ -30,7 +30,7 @@ def with_groups(table: Table, group_by: str | None) -> Table:
     The pages of a stack are one group.
 
     Raises:
-        ValueError: If `group_by` is not a regular expression, or matches no path.
+        ValueError: If `group_by` is not a regular expression, or does not match every path.
     """
     samples = table.samples
     if group_by is not None and not any(sample.group for sample in samples):
@@ -156,7 +156,7 @@ def _cut(table: Table, splits: list[str], fraction: float, name: str) -> list[st
 
 
 def _strata(samples: Sequence[Sample], places: Sequence[int]) -> dict[int, list[int]]:
-    """Returns the places of the samples of each class; a group counts to the class that most of it has."""
+    """Returns the places of the samples of each class; a group belongs to the class of most of its samples."""
     by_group: dict[str, Counter[int]] = {}
     for place in places:
         if samples[place].group:

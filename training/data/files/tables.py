@@ -33,7 +33,7 @@ def is_form(path: Path) -> bool:
 
 
 def listed_in_csv(root: Path, reading: Reading, listing: Listing) -> Table | None:
-    """Returns the table of the CSV in a folder whose labels are not those of class folders."""
+    """Returns the table of the CSV files in a folder; None without any, or if class folders give the labels."""
     files = _tables_in(root)
     finder = finder_in(root, root)
     found = [path for path in files if lists_images(path, finder)]
