@@ -77,8 +77,8 @@ class Settings:
             of `split_file`. Images of one group stay in one split.
         pages: `"images"` or `"channels"`, the meaning of the pages of TIFF stacks; `"auto"` for the one that a
             file states.
-        value_range: Pair of floats `(low, high)` or None, the stored values that become 0 and 1, for floats beyond
-            [0, 1] and for signed integers.
+        value_range: Pair of floats `(low, high)` or None. The stored values that become 0 and 1, which is needed
+            for floats beyond [0, 1], and for integers other than uint8 and uint16.
         broken: `"refuse"`, which raises an error for files that cannot be read; or `"skip"`, which leaves them out
             with a warning.
         balance: `"none"`; `"weights"`, which gives each class the weight `median / frequency`, from the
