@@ -34,7 +34,7 @@ class Stochastic(keras.Layer):
             return self.infer(inputs)
         if not keras.backend.is_float_dtype(inputs.dtype):
             raise ValueError(
-                "`inputs` must be floating point, since kept units are scaled. "
+                "`inputs` must be floating point in training. Cast them first. "
                 f"Received: inputs of {keras.backend.standardize_dtype(inputs.dtype)}"
             )
         return self.sample(inputs, self._draw)

@@ -3,13 +3,13 @@
 import fnmatch
 import inspect
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from dropzoo.common.checks import is_same_definition, parse_spec, snake_case, unknown
-from dropzoo.common.keras_internals import flatten_layers
+from dropzoo.common.keras_internals import sublayers_of
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers._base import BaseDropout, Stochastic
 
@@ -154,7 +154,8 @@ def describe(layer: keras.Layer) -> str:
         return f"{snake_case(type(layer).__name__)}{rate}"
     first = [str(config["rate"])] if "rate" in config else []
     try:
-        default = type(layer)(config["rate"]).get_config() if first else {}
+        with random_untouched():
+            default = type(layer)(config["rate"]).get_config() if first else {}
     except TypeError:  # a user's own layer with another signature
         default = config
     general = {*keras.Layer().get_config(), "rate", "seed"}
@@ -216,7 +217,16 @@ def dropouts(model: keras.Layer) -> list[keras.Layer]:
     >>> [layer.name for layer in layers.dropouts(models.build_model("lenet5", dropout={"head": 0.5}))]
     ['head_dropout']
     """
-    return [layer for layer in flatten_layers(model, include_self=False) if is_stochastic(layer)]
+    return [layer for layer in _inside(model, {id(model)}) if is_stochastic(layer)]
+
+
+def _inside(layer: keras.Layer, seen: set[int]) -> Iterator[keras.Layer]:
+    """Yields the layers inside a layer, each before those inside it; `seen` has the ids of those to leave out."""
+    for child in sublayers_of(layer):
+        if id(child) not in seen:
+            seen.add(id(child))
+            yield child
+            yield from _inside(child, seen)
 
 
 def has_live_rate(layer: keras.Layer) -> bool:
@@ -247,10 +257,11 @@ def counterpart(layer: keras.Layer) -> Stochastic:
         layer: A dropout layer of Keras or a layer of this package.
 
     Returns:
-        A new layer with the same name, rate, seed and options. A layer of this package is returned unchanged.
+        A new layer with the same name, dtype policy, rate, seed and options. A layer of this package is returned
+        unchanged.
 
     Raises:
-        ValueError: If `layer` is not a dropout layer.
+        ValueError: If `layer` is not a dropout layer, or if its rate is 1.
 
     Example:
     >>> import keras
@@ -268,7 +279,7 @@ def counterpart(layer: keras.Layer) -> Stochastic:
     accepted = inspect.signature(ours).parameters
     kept = {name: value for name, value in options.items() if name in accepted}
     with random_untouched():
-        return ours(layer.rate, seed=layer.seed, name=layer.name, **kept)
+        return ours(layer.rate, seed=layer.seed, name=layer.name, dtype=layer.dtype_policy, **kept)
 
 
 def _make(spec: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> keras.Layer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dropzoo import layers
 from dropzoo.common.checks import check_rate, unknown
+from dropzoo.common.seeds import random_untouched
 from dropzoo.models.sites import Site, check_pattern
 
 
@@ -70,7 +71,8 @@ def ramp(start: float, end: float, layer: str = "drop_path", **options: Any) -> 
                 "A ramp takes the options of its layer, but not `rate` (pass `start` and `end`) and not `name` "
                 f"(pass `layer`). Received: {taken}={options[taken]!r}"
             )
-    layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # raises for a wrong option
+    with random_untouched():
+        layers.get({"name": layer, "rate": check_rate(start, "start"), **options})  # raises for a wrong option
     return Ramp(start, check_rate(end, "end"), layer, options)
 
 

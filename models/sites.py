@@ -261,7 +261,8 @@ def as_patterns(dropout: DropoutPlan, paper: dict[str, Any]) -> dict[str, Any]:
     if isinstance(dropout, str) and dropout == "paper":
         return paper
     if isinstance(dropout, numbers.Real):
-        return {site: _at_rate(spec, layers.get(dropout).rate) for site, spec in paper.items()}
+        with random_untouched():
+            return {site: _at_rate(spec, layers.get(dropout).rate) for site, spec in paper.items()}
     if isinstance(dropout, dict):
         return dropout
     raise ValueError(

@@ -48,7 +48,7 @@ def unet(
     `head`. Most encoders have no features at full resolution; then there is no `skip1`. With an encoder, plan
     `"paper"` is 0.5 at `bottleneck`. The encoder's own dropout is left out. Images have values in [0, 1], as for
     all models; the preprocessing of the encoder is part of the model. The encoder determines the smallest possible
-    size of an image, such as 75 for Inception.
+    size of an image after its padding, such as 75 for Inception.
 
     Args:
         input_shape: `(height, width, channels)`; height and width may be any numbers, or None.

@@ -34,10 +34,9 @@ def unet_plus_plus(
     (`encoder1` to `encoder4` and `bottleneck`). The other nodes are named by level (from 1) and column, such as
     `node1_1`.
 
-    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`; then,
-    column by column, `node1_1_up`, `node1_1_conv1` and `node1_1_conv2` for each node; and `head`. Plan `"paper"`:
-    0.5 at the end of the deepest encoder stage and of the bottleneck, as in the U-Net, because the paper mentions
-    no dropout.
+    Sites: `encoder1_conv1`, `encoder1_conv2`, `encoder1_pool`, ..., `bottleneck_conv1`, `bottleneck_conv2`; for
+    each node `node1_1_up`, `node1_1_conv1` and `node1_1_conv2`; and `head`. Plan `"paper"`: 0.5 at the end of the
+    deepest encoder stage and of the bottleneck, as in the U-Net, because the paper mentions no dropout.
 
     Differs from the paper: there is no deep supervision; the logits are those of the last node of level 1.
 

@@ -60,7 +60,6 @@ def vgg16(
         Small Training Sample Size", ACPR 2015.
     """
     check_count(filters, "filters")
-    check_count(num_classes, "num_classes")
     check_choice(head, "head", ("cifar", "imagenet"))
     if not isinstance(convs, (tuple, list)) or not convs:
         raise ValueError(f"`convs` must be a tuple of ints, one for each stage. Received: convs={convs!r}")
@@ -80,6 +79,7 @@ def vgg16(
     if not include_top:
         drop.done()
         return keras.Model(inputs, x, name=name)
+    check_count(num_classes, "num_classes")
     if head == "imagenet" and None in x.shape[1:]:
         raise ValueError(
             "`head='imagenet'` needs images of a fixed size; use head='cifar' for any size. "

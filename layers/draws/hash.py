@@ -78,7 +78,7 @@ def mix(h: Tensor) -> Tensor:
 
 
 def mix_twice(h: Tensor, between: Tensor) -> Tensor:
-    """Returns `mix(mix(h) ^ between)` with two thirds of the operations on each element of `h`.
+    """Returns `mix(mix(h) ^ between)` with three quarters of the operations on each element of `h`.
 
     `_folded` undoes itself, so the end of the first hash and the beginning of the second cancel.
 

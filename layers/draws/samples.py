@@ -128,7 +128,7 @@ def sample_bits(
 
     The order is one of 1024 random permutations, followed by a rotation and by another one of the 1024
     permutations. The hash of the unit chooses all three, which gives about `2**20 * T` orders. This takes a
-    quarter of the time of a new shuffle for each unit, which makes balanced masks worthwhile on small networks.
+    small part of the time of a new shuffle for each unit, which makes balanced masks worthwhile on small networks.
 
     Args:
         shape: Shape to draw, rows first.
@@ -182,7 +182,10 @@ def _bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, 
 
 
 def _plain_bits(shape: tf.Tensor, key: tf.Tensor, rows: tf.Tensor, sample: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns the same as `_bits`, in 32 bits, without subtraction and bitwise "and", which some runtimes lack."""
+    """Returns the same as `_bits`, in 32 bits, without the operations on unsigned numbers that some runtimes lack.
+
+    These are subtraction and bitwise "and".
+    """
     if not 1 < count < _ORDERS * 16:
         return _bits(shape, key, rows, sample, count)
     unit, sample, bits = _unit_and_bits(shape, key, rows, sample)

@@ -156,7 +156,7 @@ def load_model(path: Path, compile: bool = True) -> keras.Model:
 def _load_assets(model: keras.Model, folder: str | None) -> None:
     """The `load_assets` of Keras' models: keeps the record that the folder holds, if it holds one.
 
-    A class that a model has behind `keras.Model`, such as a mixin, still loads its own assets.
+    A base class that comes after `keras.Model`, such as a mixin, still loads its own assets.
     """
     if folder is not None and (file := Path(folder) / _FILE).is_file():
         remember(model, Pixels(**json.loads(file.read_text(encoding="utf-8"))))

@@ -66,7 +66,7 @@ def graph_of(model: Any) -> Any:
 
     The result is None for all other models. It is also None if `call` is overridden in a subclass or in the
     instance, because the model then runs that code and not the graph. A `__call__` that passes its inputs on to
-    that of Keras does not count as such code.
+    Keras' own `__call__` does not count as such code.
     """
     graph = recorded_graph(model)
     if graph is None or "call" in vars(model):

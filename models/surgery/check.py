@@ -96,7 +96,7 @@ def draws_in_inference(model: keras.Model, watched: list[keras.Layer], batch: An
 
 
 def gives_its_input(call: Call) -> bool:
-    """Returns whether a suspected layer is dropout in all but its class.
+    """Returns whether a suspected layer acts like a dropout layer.
 
     Such a layer has "drop" or "StochasticDepth" in the name of its class, has no weights, and returns its input in
     inference.

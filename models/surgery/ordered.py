@@ -48,7 +48,7 @@ def in_forward_order(inputs: Any, outputs: Any, name: str) -> Functional:
 
 
 def in_order(cls: type, inputs: Any, outputs: Any, name: str, order: list[str]) -> keras.Model:
-    """Returns a model whose layers are in `order`, and the new layers after those that they read."""
+    """Returns a model whose layers are in `order`; a new layer comes after the layer whose output it reads."""
     new = cls(inputs, outputs, name=name)
     kept = [layer.name for layer in new.layers if layer.name in order and layer.weights]
     if kept == [name for name in order if name in kept]:

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from dropzoo import layers
-from dropzoo.common.checks import snake_case
+from dropzoo.common.checks import check_count, snake_case
 from dropzoo.common.keras_internals import flatten_layers, shadowed_calls
 from dropzoo.common.seeds import random_untouched
 from dropzoo.layers.draws import own_draw
@@ -90,7 +90,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         A `DropoutReport`, a list of `SiteReport` that prints as a table.
 
     Raises:
-        ValueError: For a model without a graph.
+        ValueError: For a model without a graph, and if `masks` is not a positive int.
 
     Example:
     >>> from dropzoo import models
@@ -104,6 +104,7 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
         Li et al., "Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift", 2018,
         arXiv:1801.05134.
     """
+    masks = check_count(masks, "masks")
     every = places(model, final=True)
     named = named_layers(model, every)
     with random_untouched():

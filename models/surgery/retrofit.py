@@ -120,8 +120,8 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
     `share_weights=True`; the outputs then differ.) If the output of a dropout layer is an output of the model, the
     layer becomes an `Identity` of the same name, so that losses that refer to it by name still work. A custom
     layer is removed too if its class name contains "drop" or "StochasticDepth", it has no weights, and it returns
-    its input in inference. The dropout of Keras' recurrent and attention layers is set to 0. A warning names the
-    layers that still draw random numbers in the copy.
+    its input in inference. The dropout of Keras' recurrent and attention layers is set to 0, unless
+    `share_weights=True`. A warning names the layers that still draw random numbers in the copy.
 
     Args:
         model: A Functional or Sequential model, built, as for `retrofit`.
@@ -157,7 +157,7 @@ def strip_dropout(model: keras.Model, share_weights: bool = False) -> keras.Mode
 
 @contextlib.contextmanager
 def _told_of(changed: Sequence[tuple[str, keras.Layer]]) -> Iterator[None]:
-    """Says which dropout that is put in or taken out makes the outputs of the copy differ."""
+    """Names the dropout in the error if adding or removing it makes the outputs of the copy differ."""
     try:
         yield
     except OtherOutputs:

@@ -1,5 +1,7 @@
 """What is particular to one layer, and the registry."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -207,5 +209,21 @@ def test_it_trains_in_a_recurrent_cell(jit_compile):
 def test_only_a_dropout_layer_has_a_counterpart():
     ours = layers.counterpart(keras.layers.SpatialDropout2D(0.3, name="drop"))
     assert type(ours) is layers.SpatialDropout2D and (ours.rate, ours.name) == (0.3, "drop")
+    assert layers.counterpart(keras.layers.Dropout(0.3, dtype="mixed_float16")).compute_dtype == "float16"
+    with pytest.raises(ValueError, match="`rate` must be a number"):
+        layers.counterpart(keras.layers.Dropout(1.0))
     with pytest.raises(ValueError, match="must be a dropout layer"):
         layers.counterpart(keras.layers.Dense(2))
+
+
+def test_the_dropouts_of_a_model_are_in_its_order():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dropout(0.1, name="b"), layers.DropPath(0.1, name="c")])
+    shared = layers.Dropout(0.1, name="a")
+    model = keras.Sequential([keras.Input((4,)), shared, inner, layers.UOut(0.1, name="d")])
+    assert [layer.name for layer in layers.dropouts(model)] == ["a", "b", "c", "d"]
+    assert layers.dropouts(keras.Sequential([shared, keras.Sequential([shared])])) == [shared]
+
+
+def test_a_description_leaves_the_random_state_alone():
+    layer, state = layers.Dropout(0.1), random.getstate()
+    assert layers.describe(layer) == "dropout:0.1" and random.getstate() == state

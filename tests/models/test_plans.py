@@ -136,3 +136,13 @@ def test_bayesian_segnet_is_the_central_half():
         "decoder1_conv2",
         "decoder2_conv2",
     ]
+
+
+@pytest.mark.parametrize("plan", [lambda: 0.3, lambda: {"*_branch": models.ramp(0.0, 0.3)}], ids=["rate", "ramp"])
+def test_initial_weights_do_not_depend_on_a_rate_or_a_ramp(plan):
+    weights = []
+    for make in (lambda: None, plan):
+        keras.utils.set_random_seed(3)
+        weights.append(build("resnet20", dropout=make()).get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -90,6 +90,7 @@ def test_without_the_top_the_features_remain(name, options, shape):
 def test_a_paper_that_drops_in_the_top_alone_says_so_without_it():
     with pytest.raises(ValueError, match="This model has none of the sites where its paper puts dropout"):
         models.build_model("vgg11", head="imagenet", include_top=False, dropout="paper", filters=2)
+    assert models.build_model("vgg11", include_top=False, num_classes=0, filters=2).output_shape[-1] == 16
 
 
 def placed(name: str, **options) -> dict[str, str]:

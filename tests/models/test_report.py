@@ -157,3 +157,8 @@ def test_it_prints_as_a_table():
     assert head.split() == ["site", "layer", "rate", "dropped", "notes"]
     assert [line.split()[:3] for line in lines] == [["conv1", "dropout:0.0", "0"], ["pool", "dropout:0.5", "0.5"]]
     assert str(models.dropout_report(cnn())).splitlines() == ["site  layer  rate  dropped  notes"]
+
+
+def test_the_number_of_masks_is_checked():
+    with pytest.raises(ValueError, match="`masks` must be a positive int. Received: masks=0"):
+        models.dropout_report(cnn(), masks=0)

@@ -40,7 +40,7 @@ def unknown(kind: str, name: object, available: Iterable[str], aliases: Iterable
     names = sorted(available)
     hint = did_you_mean(name, sorted({*names, *aliases}))
     more = f", ... ({len(names)} in all)" if len(names) > 50 else ""  # the sites of a large network
-    return ValueError(f"Unknown {kind} {str(name)!r}.{hint} Available: {', '.join(names[:50])}{more}")
+    return ValueError(f"Unknown {kind} {str(name)!r}.{hint} Available: {', '.join(names[:50]) or 'none'}{more}")
 
 
 def check_rate(rate: Any, name: str = "rate") -> float:
