@@ -300,7 +300,7 @@ def test_none_leaves_layers_alone():
         ({"hed": 0.1}, "Unknown dropout site 'hed'. Did you mean 'head'"),
         ({"head": 0.1, "dense": None}, "Unknown dropout site 'dense'. Did you mean 'dense1'"),
         ({"theirs": 0.1}, "'theirs'.* a layer of Keras .*Put dropzoo.layers.Dropout there.*{'theirs': None}"),
-        ({"own": 0.1}, "'own'.* a Learned whose rate cannot be set"),
+        ({"own": 0.1}, "'own'.* a layer of the class Learned whose rate cannot be set"),
         ({"head": lambda t: 1.2 * t}, r"'head' must give a number in \[0, 1\). Received: 1.008 at progress 0.84"),
         ({"head": lambda t: t - 0.1}, "Received: -0.1 at progress 0"),
         ({"head": lambda t: None}, "Received: None at progress 0"),
