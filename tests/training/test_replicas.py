@@ -197,6 +197,7 @@ def test_batches_of_fewer_examples_than_replicas(two_devices):
         trainer.fit(dataset(5, 2), verbose=0)
 
 
+@pytest.mark.costly(keep=0)
 def test_the_settings_of_a_run_leave_tensorflow_unstarted():
     task = {"cluster": {"worker": free_addresses(1)}, "task": {"type": "worker", "index": 0}}
     code = "from dropzoo import training; from dropzoo.runs.config import RunConfig; "
