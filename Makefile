@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Byte-compiling all of TensorFlow costs more than importing the part that is used.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
-# Tests start many processes. Bytecode is kept for all of them, out of the source folders, also where the environment
-# forbids to write any: to compile TensorFlow's modules again takes 6 s a process.
+# Tests start many processes. Bytecode is kept for all of them, outside the source folders, even if the environment
+# forbids Python to write it: compiling TensorFlow's modules again takes each process 6 s.
 KEEP_BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
 
 # Environments beside .venv: the Python, TensorFlow and Keras of each. constraints.txt holds for .venv alone.
@@ -32,7 +32,7 @@ check: .venv/dev  ## runs lint and quick, for the inner loop
 demo: .venv/core  ## trains, samples and exports two models; writes demo/report.html
 	$(KEEP_BYTECODE) $(BIN)/dropzoo demo --out demo
 
-test: .venv/dev  ## runs the tests, in six minutes on two cores; of tests that take seconds a part, or none
+test: .venv/dev  ## runs the tests, in six minutes on two cores; leaves out most cases of tests that take seconds
 	$(KEEP_BYTECODE) $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal --cases main
 
 test-more: .venv/dev  ## runs all tests but the slow ones, in a quarter of an hour, before a change is merged

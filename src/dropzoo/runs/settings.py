@@ -5,6 +5,8 @@ import inspect
 import re
 from typing import Any, TypeVar
 
+import tensorflow as tf
+
 from dropzoo.common.checks import check_choice, check_count, check_positive
 from dropzoo.runs.recipe import SCHEDULES
 from dropzoo.runs.recipe import optimizer as make_optimizer
@@ -145,7 +147,8 @@ class Settings:
             raise ValueError(
                 f"`deep_supervision` must be True or False. Received: deep_supervision={self.deep_supervision!r}"
             )
-        make_optimizer(self.optimizer, self.learning_rate)
+        with tf.Graph().as_default():  # a variable outside would start TensorFlow, too early for several workers
+            make_optimizer(self.optimizer, self.learning_rate)
         for name in ("mixup", "cutmix"):
             check_mix(getattr(self, name), name)
 
