@@ -84,6 +84,17 @@ def test_a_difference_within_its_band_is_too_small_to_matter(difference, noise, 
     assert protocol.effects(claim(MORE), rows)[0].verdict == verdict
 
 
+def test_each_accuracy_nll_and_ece_has_its_band():
+    figures = {
+        "score": ("score_one", "train_score", "ordered_score", "blur_score_one", "without_30"),
+        "nll": ("nll", "nll_mc5_t", "worse_nll_mc_t"),
+        "ece": ("ece_one_t",),
+    }
+    assert all(protocol.band_of(each) == protocol.BANDS[band] for band, names in figures.items() for each in names)
+    others = ("auroc_mc_t", "epochs_to_given_nll", "gap", "strongest_over_half", "correlation")
+    assert not any(map(protocol.band_of, others))
+
+
 def test_one_seed_and_runs_without_figures_show_nothing():
     assert protocol.effects(claim(MORE), rows_of(NONE, [0.5]) | rows_of(ONE, [0.9])) == []
     some = rows_of(NONE, [0.5, float("nan")]) | rows_of(ONE, [0.9, 0.9])

@@ -48,9 +48,10 @@ These are the rules:
 
 1. **Each condition is compared at its best**, except in the control and where a claim says otherwise. First, its
    plan is chosen, then its learning rate, and then its number of epochs. Each time, the alternative with the
-   lowest calibrated NLL on validation images is chosen. The plans to choose from are listed below the tables. In
-   most settings, the learning rates to choose from are 0.002 and 0.0005. Each setting has two numbers of epochs
-   to choose from: a larger one, such as 60 for 2,000 images, and a quarter of it.
+   lowest calibrated NLL on validation images is chosen. The plans to choose from are listed below the tables.
+   For classification with up to 6,000 training images, the learning rates to choose from are 0.002 and 0.0005;
+   with more images, and for U-Nets, the learning rate is 0.002. Each setting has two numbers of epochs to choose
+   from: a larger one, such as 60 for 2,000 images, and a quarter of it.
 2. **The choices and the results use different seeds.** Two seeds are reserved for the choices of item 1 and the
    check of item 3. Each condition is then trained with other seeds, and only these training runs are evaluated
    on the test images. There are five or ten of these seeds; the tables give the number. A seed determines the
@@ -70,9 +71,10 @@ These are the rules:
    statement uses the samples of a condition with a temperature. For a condition without dropout, it uses one
    pass with a temperature.
 8. **Each statement gets one of four verdicts.** A difference is *significant* if its p-value in Student's t-test
-   is below 5 %, after Holm's correction over all statements of the claim.
+   is below 5 %, after Holm's correction over all rows of the claim's table of statements.
    - *Too small to matter*: the interval of the difference lies within ±{BANDS["score"]} for accuracy or IoU,
      ±{BANDS["nll"]} for NLL, or ±{BANDS["ece"]} for ECE, whether the difference is significant or not.
+     Other numbers have no such bounds.
    - *Holds*: the interval is not within these bounds, and the difference is significant in the direction of the
      statement.
    - *The opposite*: the same, but the difference is in the other direction.

@@ -195,7 +195,8 @@ CLAIMS = (
                 1,
             ),
         ),
-        "found augmentation better than dropout, and dropout next to BatchNorm harmful, after 20 epochs.",
+        "found batch normalisation and weight decay better than dropout, and dropout next to BatchNorm harmful, "
+        "after 20 epochs. It did not show that augmentation is better than dropout.",
     ),
     Claim(
         5,
@@ -220,8 +221,8 @@ CLAIMS = (
                 "Late dropout: NLL is lower than with dropout in all epochs", "nll", "late", "all along", -1
             ),
         ),
-        "found that the validation loss rises less after its minimum if the network has dropout. Version 1 shows "
-        "nothing about networks that underfit, because these were trained for only two epochs.",
+        "found that, in a network that overfits, the validation loss rises less after its minimum with dropout. "
+        "Version 1 shows nothing about networks that underfit, because these were trained for only two epochs.",
         ("epochs_to_given_nll", "wiggle", "rise_after_best", "gradient_variation"),
     ),
     Claim(

@@ -301,7 +301,10 @@ def holm(p_values: list[float]) -> list[float]:
 
 def band_of(figure: str) -> float:
     """Returns the band of a figure within which a difference is too small to matter; 0 if it has none."""
-    return BANDS.get(figure.removeprefix("worse_").partition("_")[0], 0.0)
+    name = figure.removeprefix("worse_")
+    if "score" in name.split("_") or name.startswith("without_"):  # also on training or damaged images
+        return BANDS["score"]
+    return BANDS.get(name.partition("_")[0], 0.0)
 
 
 def verdict(statement: Statement, difference: Interval, p: float) -> str:

@@ -50,7 +50,7 @@ def calibrate(
         str | None,
         typer.Option(
             "--sites",
-            help="search: find the sites that should drop in inference, and at what fraction of their training "
+            help="search: find the sites that should drop in inference, and at which multiple of their training "
             "rates; if one pass without dropout is as good, no sites drop. as_is: keep sites and rates. The "
             "default is search if a single model has dropout, else as_is.",
         ),
@@ -90,7 +90,8 @@ def calibrate(
 ) -> None:
     """Calibrates a model on images that it has not seen, and writes RUN/calibration.json.
 
-    For NAME.keras, it writes NAME.calibration.json beside the file.
+    For NAME.keras, it writes NAME.calibration.json beside the file (calibration.json beside a model.keras), and
+    also stores the calibration inside the file.
 
     From then on, evaluate, predict, measure and export use the calibration, unless you pass --no-calibration. By
     default, the images are the validation images of the run. If you used these to choose the model or its number
