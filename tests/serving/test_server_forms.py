@@ -66,6 +66,9 @@ def test_a_mask_has_the_classes_of_the_json(both):
         mask = np.asarray(read(io.BytesIO(body)))
         assert mask.shape == (20, 30) and mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, classes)
+        path = f"{CELLS}:predict?output=classes"
+        named = ask(both, path, png(RGB), form, content_type="image/png")[1]
+        np.testing.assert_array_equal(np.asarray(read(io.BytesIO(named))), classes)
 
 
 def test_arrays_are_those_of_the_json(both):
