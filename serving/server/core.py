@@ -101,7 +101,7 @@ class Server:
         return await self._in_thread(unzipped, body, self.limits)
 
     async def predict(self, request: Request, name: str, version: str | None, asked: str | None) -> Response:
-        """Answers a Predict request: JSON, or an image file or an array as the body, in the form that is accepted.
+        """Answers a Predict request (JSON, an image file or an array) in the form that the client accepts.
 
         Args:
             request: The request.
