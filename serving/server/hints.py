@@ -9,10 +9,10 @@ URL = "{url}"
 
 
 def send_file(kind: str = "image/png") -> str:
-    """Returns the line that sends an image file."""
-    name = {"image/jpeg": "image.jpg", "image/tiff": "image.tif", "application/x-npy": "image.npy"}.get(
-        kind, "image.png"
-    )
+    """Returns the line that sends a file, of an image or of arrays."""
+    names = {"image/jpeg": "image.jpg", "image/tiff": "image.tif"}
+    names |= {"application/x-npy": "image.npy", "application/x-npz": "inputs.npz"}
+    name = names.get(kind, "image.png")
     return f"Send it as: curl {URL} -H 'Content-Type: {kind}' --data-binary @{name}"
 
 
