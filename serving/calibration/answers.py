@@ -22,8 +22,8 @@ class WholeImage(NamedTuple):
 
     Attributes:
         share: Float32 tensor `(batch, 1, ..., 1, classes)`, the mean probability of each class.
-        seen: Bool tensor of this shape, whether the class is the likeliest one of some pixel or, for several
-            labels, has at least 0.5 at some pixel.
+        seen: Bool tensor of this shape, whether the class is the likeliest one of some pixel or, for labels and
+            for a single output unit, has a probability of at least 0.5 at some pixel.
         doubt: Float32 tensor `(batch,)`, how unsure the model is about the image: one minus the largest
             probability, on average over all pixels and labels.
     """

@@ -1,1 +1,1 @@
-"""SavedModels with their preprocessing, signatures and model card."""
+"""Exports: SavedModels with their preprocessing, signatures and model card, and files for other runtimes."""

@@ -59,8 +59,8 @@ def export_model(
     """Writes a SavedModel that loads without this package and without Keras, or a file for another runtime.
 
     The signatures of a SavedModel take `images`, `(batch, height, width, channels)`. The height and width are None
-    if the model takes any size or `resize` is given. If a model has several inputs, the signatures take them by
-    name.
+    if the model takes any size or `resize` is given. If a model has several inputs, or takes tokens or texts, the
+    signatures take the inputs by name.
 
     - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for a multi-label model
       `probabilities` and `labels` (int32, 1 if the probability is above 0.5); for regression `values`. It is
@@ -74,9 +74,10 @@ def export_model(
     - `predict_bytes` takes `image_bytes`, `(batch,)`, which are PNG or JPEG files. It rotates photographs upright
       according to their EXIF data, and converts files to the model's range, channels (1, 3 or 4) and size; a
       16-bit PNG file keeps its 16 bits. It returns the same outputs as `serving_default`; masks have the model's
-      size, even with `resize`. If the model takes any size, all images of a batch must have the same size. If a
-      model has several inputs, each image input gets the ending `_bytes` in this signature (`photo` becomes
-      `photo_bytes`), and the other inputs keep their names.
+      size, even with `resize`. If the model takes any size and `resize` is None, all images of a batch must have
+      the same size. If a model has several inputs, each image input gets the ending `_bytes` in this signature
+      (`photo` becomes `photo_bytes`), and the other inputs keep their names. If no input can be read from image
+      files, there is no such signature.
 
     With a `calibration`, `predict_mc` returns calibrated outputs under the same names, and also the answers of the
     guarantees: `set` and `defer` for classes, `outer`, `inner` and `defer` for masks, `lower` and `upper` for

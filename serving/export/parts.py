@@ -24,10 +24,10 @@ class Parts:
     """The functions of an export, traced; each takes and returns tensors by name.
 
     Attributes:
-        before: From the inputs to the answers that need no loop, and to what all samples share.
-        turn: From `turn`, the sums, `dz_sum_0` and so on, and what is shared to the new sums,
-            `dz_total_0` and so on; None without a loop.
-        after: From the totals and the inputs to the answers of the samples; None without a loop.
+        before: Takes the inputs. Returns the answers that need no loop, and what all samples share.
+        turn: Takes the number of the turn (`turn`), the sums (`dz_sum_0` and so on) and what all samples share.
+            Returns the new sums (`dz_total_0` and so on). None without a loop.
+        after: Takes the last sums and the inputs. Returns the answers of the samples. None without a loop.
         turns: Int, the number of turns of the loop.
         answers: The names of the answers that `before` returns.
         shared: The names of what all samples share.

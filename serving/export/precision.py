@@ -1,4 +1,4 @@
-"""Computes models of mixed precision in float32, for files whose runtimes have no other floats."""
+"""Computes models of mixed precision in float32, as the files for other runtimes compute."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

@@ -154,7 +154,7 @@ def answered_whole(found: Any, calibration: Calibration | None) -> Any:
 
 
 def check_type(calibration: object) -> None:
-    """Raises a ValueError if what was passed as `calibration` is none."""
+    """Raises a ValueError if the argument `calibration` is not a `Calibration`."""
     if not isinstance(calibration, Calibration):
         raise ValueError(
             f"`calibration` must be a Calibration, see Calibration.load. Received: calibration={calibration!r}"

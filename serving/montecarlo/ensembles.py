@@ -122,9 +122,9 @@ class Ensemble(Rival):
     computed once, and its samples are added up and not stored.
 
     Args:
-        models: List of members: models, `.keras` files, or folders that `export_model` wrote. All members have
-            the same shapes of inputs and outputs. The loss of a model or of a file, or the `info.json` of a
-            folder, determines the task.
+        models: List of members: models, `.keras` files, or folders (`NAME/VERSION`) that `export_model` wrote for
+            a single model. All members have the same shapes of inputs and outputs. The loss of a model or of a
+            file, or the `info.json` of a folder, determines the task.
         task: Str or None, the output kind, as for `MonteCarlo`. None means that of the members.
         from_logits: Bool or None, whether the outputs are logits, as for `MonteCarlo`.
         calibration: A `Calibration` that `calibrate` fitted for these members in this order, as for `MonteCarlo`.
@@ -264,8 +264,9 @@ def _load(path: str | os.PathLike) -> tuple[keras.Model, list[str] | None]:
             if file.is_file() and file.suffix == ".keras":
                 return _with_loss(file), _exported_kinds(info)
     raise ValueError(
-        "Expected a model, a .keras file or a folder that export_model wrote. Load any other file yourself, with "
-        f"keras.models.load_model, and pass the model. Received: {path!r}"
+        "Expected a model, a .keras file, or a folder NAME/VERSION that export_model wrote for a single model. "
+        "Load any other file yourself, with keras.models.load_model, and pass the model. "
+        f"Received: {path!r}"
     )
 
 

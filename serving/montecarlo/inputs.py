@@ -42,7 +42,7 @@ class Inputs:
 
     @classmethod
     def like(cls, inputs: InputsLike) -> "Inputs":
-        """Returns the inputs of a subclassed model by a batch of it; only ranks, last axes and dtypes are kept."""
+        """Returns the inputs of a subclassed model from a batch; only ranks, last axes and dtypes are kept."""
         given = keras.tree.map_structure(_array, inputs if is_nested(inputs) else _array(inputs))
         found = cls._from(keras.tree.map_structure(_as_symbol, given))
         return replace(found, seen=tuple(tuple(x.shape) for x in keras.tree.flatten(given)))
@@ -195,7 +195,9 @@ def keys_of(inputs: Sequence[tf.Tensor], plain: bool = True) -> tf.Tensor:
 
 
 def filled(flat: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns a batch, or a row of zeros for an empty one, which convolutions of TensorFlow give a wrong shape.
+    """Returns a batch, or one row of zeros in place of an empty batch.
+
+    Convolutions of TensorFlow return a wrong shape for an empty batch.
 
     Args:
         flat: The inputs of a batch.
@@ -211,7 +213,9 @@ def emptied(answer: Any, flat: Sequence[tf.Tensor]) -> Any:
 
 
 def of_any_rows(flat: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns inputs whose number of rows is open in a graph. A single row would not show that rows share a mask.
+    """Returns inputs whose number of rows is not known in a graph.
+
+    If a graph knows that there is a single row, it does not show whether a mask is for each row or for all rows.
 
     Args:
         flat: The inputs of a batch.

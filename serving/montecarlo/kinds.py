@@ -1,4 +1,4 @@
-"""The kind of an output by the loss that the model was compiled with, where the user says none."""
+"""The output kind that the loss of a compiled model shows, for outputs whose kind the user does not say."""
 
 import json
 from collections.abc import Sequence

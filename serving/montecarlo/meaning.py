@@ -216,10 +216,12 @@ def check_kind(output: Output, meaning: Meaning | None) -> None:
         "multi_label": "sigmoid",
     }
     if meaning not in (None, "logits", fitting.get(output.kind, meaning)):
+        ending = "several sigmoids" if meaning == "sigmoid" else "a softmax"
+        task = "multi_label" if meaning == "sigmoid" else "multi_class"
         raise ValueError(
             f"task={output.kind!r} needs a model of logits, or one that ends in a {fitting[output.kind]}. "
-            f"Received: a model of {output.classes} outputs that ends in a {meaning}. For several sigmoids, pass "
-            "task='multi_label'; to use the probabilities as they are, pass from_logits=False"
+            f"Received: a model of {output.classes} outputs that ends in a {meaning}. For {ending}, pass "
+            f"task={task!r}; to use the probabilities as they are, pass from_logits=False"
         )
 
 

@@ -174,7 +174,7 @@ class Reader:
             raise ValueError(
                 f"The output {name!r} was compiled with the loss {name_of_loss(loss)!r}, which does not say what "
                 "the output means. Pass task='regression' for a regression, or 'multi_class', 'binary' or "
-                "'multi_label' for logits"
+                "'multi_label' for classes or labels"
             )
         if said is None and by_loss is not None:
             return by_loss

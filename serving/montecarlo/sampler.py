@@ -84,8 +84,9 @@ class MonteCarlo:
             logit for each label; several labels may be true at the same time, and the entropies are summed over
             the labels. `"regression"`: values; there are no entropies. For several outputs, a dict by name or a
             list in order; a single string is for all outputs. By default, the loss of a compiled model shows
-            whether an output is a regression or multi-label; any other output is `"multi_class"`. An output that
-            ends in a softmax or a sigmoid is not taken for a regression, whatever its loss.
+            whether an output is a regression or multi-label; any other output is `"multi_class"`. If the loss does
+            not show what the output means, as with a hinge, an error asks for this argument. An output that ends
+            in a softmax or a sigmoid is not taken for a regression, whatever its loss.
         from_logits: Bool or None, whether the output is logits; for several outputs also a dict by name or a list
             in order. By default, the graph of the model decides. If the graph does not show it, the values of the
             first batch decide: probabilities of classes sum to 1 at every position, and logits lie clearly outside
@@ -256,8 +257,8 @@ class MonteCarlo:
                 passes.
 
         Raises:
-            ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1; or if
-                it is not known whether an output is logits.
+            ValueError: If a dropout layer draws one mask for the whole batch, and `fold` is an int above 1; if it
+                is not known whether an output is logits; or if a subclassed model has not been sampled yet.
         """
         if not self._is_open:
             raise ValueError(

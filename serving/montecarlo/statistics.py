@@ -67,7 +67,7 @@ class Sums(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """Sums over samples of a regression, less the first sample, for runtimes that have no 64 bits.
+    """Sums of the differences between the samples of a regression and the first one, for runtimes without 64 bits.
 
     The differences are as small as the spread of the samples, so float32 holds their squares well enough.
 

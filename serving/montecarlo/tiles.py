@@ -107,7 +107,7 @@ def predict_tiled(
 
 @dataclass(frozen=True)
 class Strip:
-    """The statistics of some rows of a large image: of all positions along its other axes.
+    """The statistics of a strip of a large image: some positions along its first axis, and all along the others.
 
     Attributes:
         size: Tuple of ints, the size of the whole image: `(height, width)`.
@@ -128,10 +128,11 @@ def tiled_strips(
     *,
     batch_size: int = 4,
 ) -> Iterator[Strip]:
-    """Yields the statistics of `predict_tiled` from the first row to the last, so that none has to hold all.
+    """Yields the statistics of `predict_tiled` strip by strip, so that those of the whole image need no memory.
 
-    A row is yielded once no further tile reaches it. Only one row of tiles is held at a time. A calibration
-    tempers the samples; the answers that its guarantees add need the whole image, so they are left out.
+    A strip is yielded once no further tile reaches its rows. Only one row of tiles is held at a time. A
+    calibration tempers the samples; the answers that its guarantees add need the whole image, so they are left
+    out.
 
     Args:
         mc: As for `predict_tiled`.
@@ -289,20 +290,20 @@ def _check_tile(tile: int | tuple[int, ...], space: tuple[int | None, ...]) -> t
 
 
 def _check_overlap(overlap: int | tuple[int, ...], tile: tuple[int, ...]) -> tuple[int, ...]:
-    none = type(overlap) is int and overlap == 0
-    sizes = (0,) * len(tile) if none else _check_sizes(overlap, "overlap", len(tile))
+    sizes = _check_sizes(overlap, "overlap", len(tile), least=0)
     if any(n > m // 2 for n, m in zip(sizes, tile, strict=True)):
         raise ValueError(f"`overlap` must be at most half of the tile, {tile}. Received: overlap={overlap!r}")
     return sizes
 
 
-def _check_sizes(value: int | tuple[int, ...], name: str, axes: int) -> tuple[int, ...]:
-    """Returns a positive int, or one for each axis, as a tuple."""
+def _check_sizes(value: int | tuple[int, ...], name: str, axes: int, least: int = 1) -> tuple[int, ...]:
+    """Returns an int of at least `least`, or one for each axis, as a tuple."""
     each = value if isinstance(value, (tuple, list)) else (value,) * axes
     try:
-        sizes = tuple(check_count(n, name) for n in each)
+        sizes = tuple(0 if least == 0 and type(n) is int and n == 0 else check_count(n, name) for n in each)
     except ValueError:
         sizes = ()
     if len(sizes) != axes:
-        raise ValueError(f"`{name}` must be a positive int, or {axes} of them. Received: {name}={value!r}")
+        what = "a positive int" if least else "an int of at least 0"
+        raise ValueError(f"`{name}` must be {what}, or {axes} of them. Received: {name}={value!r}")
     return sizes

@@ -1,7 +1,7 @@
 """The server: TensorFlow Serving's REST API, Monte-Carlo predictions, image upload, and a page to try them.
 
-It needs the extra `serve`. It reads only the SavedModel and its `info.json`: no Keras file, no pickle, and no code
-beside the model.
+It needs the extra `serve`. It reads only the SavedModel, its `info.json` and its `counts.json`: no Keras file, no
+pickle, and no code beside the model.
 """
 
 import asyncio
@@ -54,8 +54,8 @@ def create_app(
         folder: Folder of a model's versions, `saved_models/NAME`, which has the name of this folder; or a folder
             of such folders, `saved_models`, for several models.
         limits: Limits of requests; None for the defaults of `Limits`.
-        token: Bearer token that requests for the model must send; the page and `/healthz` need none. None for a
-            server that asks for no token.
+        token: Bearer token that requests must send; the page, `/healthz` and `/openapi.json` need none. None for
+            a server that asks for no token.
         poll_seconds: Float, seconds between checks for new versions.
         keep: Int, how many of the newest versions to serve.
         allow_origins: Origins of other pages that may ask the server from a browser, such as

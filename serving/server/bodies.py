@@ -32,7 +32,7 @@ UNTOLD = ("", "application/x-www-form-urlencoded", "application/octet-stream", "
 
 
 def kind_of(body: bytes) -> str | None:
-    """Returns the media type of a file by its first bytes, or None if it is none of those that are read."""
+    """Returns the media type of a file by its first bytes, or None if the server does not read such files."""
     return next((kind for start, kind in _STARTS.items() if body.startswith(start)), None)
 
 

@@ -101,7 +101,7 @@ class Server:
         return await self._in_thread(unzipped, body, self.limits)
 
     async def predict(self, request: Request, name: str, version: str | None, asked: str | None) -> Response:
-        """Answers a Predict request: JSON, or an image file or an array as the body, in the form that is accepted.
+        """Answers a Predict request (JSON, an image file or an array) in the form that the client accepts.
 
         Args:
             request: The request.
@@ -243,6 +243,9 @@ def _from_file(body: bytes, signature: Signature, limits: Limits) -> _Question:
         names = ", ".join(signature.specs)
         raise Refused(400, f"This model takes several inputs ({names}), so one file is not enough: send JSON")
     ((name, spec),) = signature.specs.items()
+    if name in signature.files:
+        message = f'The signature {signature.name!r} takes files in JSON, as {{"b64": ...}}'
+        raise Refused(400, message, "To send a file as the body, leave out `signature_name`")
     image, size = read_with_size(body, spec, limits, signature.pixels.get(name))
     pixels = max(pixels_of(image.shape), signature.least)
     return _Question(signature, "instances", {name: image}, pixels, size)

@@ -195,7 +195,8 @@ def read_with_size(
     fits = all(n in (None, given) for n, given in zip(size, image.shape[1:3], strict=True))
     if not fits and None in size:
         wanted = " x ".join("any" if n is None else str(n) for n in size)
-        raise Refused(400, f"The image must have the size {wanted}; received {image.shape[1]} x {image.shape[2]}")
+        given = f"{image.shape[1]} x {image.shape[2]}"
+        raise Refused(400, f"The image must have the size {wanted} (height x width); received {given}")
     stored = spec.dtype.is_integer
     if (
         fits

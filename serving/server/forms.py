@@ -113,7 +113,9 @@ def _main(answer: Arrays, outputs: Sequence[Output]) -> tuple[np.ndarray, str]:
 
 
 def likeliest(p: np.ndarray, kind: str) -> np.ndarray:
-    """Returns the class of each pixel, uint8 or uint16; of labels, the likeliest above a half plus 1, or 0.
+    """Returns the class of each pixel, uint8 or uint16.
+
+    For several labels, it is the number of the likeliest label plus 1, or 0 where no label is above 0.5.
 
     Args:
         p: Probabilities `(height, width, classes)`. A single probability is that of the second of two classes.
@@ -128,7 +130,7 @@ def likeliest(p: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _labels(p: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
-    """The class of each pixel; of labels, the likeliest above a half plus 1."""
+    """The class of each pixel, as `likeliest` returns it."""
     if p.ndim != 3:
         raise Refused(406, "This model returns no mask. Ask for Accept: application/json, or application/x-npz")
     return likeliest(p, outputs[0].kind)
@@ -150,6 +152,8 @@ def _image(form: str, values: np.ndarray, name: str) -> bytes:
         values = values[..., 0]
     file = io.BytesIO()
     if form == "image/png":
+        if values.ndim == 2 and values.dtype == np.int32 and values.min() >= 0 and values.max() < 2**16:
+            values = values.astype(np.uint8 if values.max() < 256 else np.uint16)  # the output `classes`
         if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
             raise Refused(
                 406,

@@ -9,10 +9,10 @@ URL = "{url}"
 
 
 def send_file(kind: str = "image/png") -> str:
-    """Returns the line that sends an image file."""
-    name = {"image/jpeg": "image.jpg", "image/tiff": "image.tif", "application/x-npy": "image.npy"}.get(
-        kind, "image.png"
-    )
+    """Returns the line that sends a file, of an image or of arrays."""
+    names = {"image/jpeg": "image.jpg", "image/tiff": "image.tif"}
+    names |= {"application/x-npy": "image.npy", "application/x-npz": "inputs.npz"}
+    name = names.get(kind, "image.png")
     return f"Send it as: curl {URL} -H 'Content-Type: {kind}' --data-binary @{name}"
 
 
@@ -40,7 +40,7 @@ def about_shape(name: str, shape: Sequence[int], spec: tf.TensorSpec) -> str:
 
 
 def about_files(signatures: Collection[str], signature: str) -> str:
-    """Returns how to send encoded files, in place of base64 under a signature of numbers."""
+    """Returns how to send a file, for a client that sent base64 to a signature that takes numbers."""
     if "predict_bytes" in signatures and signature == "serving_default":
         line = '{"signature_name": "predict_bytes", "instances": [{"b64": "..."}]}'
         return f"For files: {line}, or send one as the body"

@@ -106,7 +106,8 @@ def content_type(request: Request, body: bytes) -> str:
     neither an image nor an array is read as JSON, whatever its type says, as TensorFlow Serving does.
 
     Raises:
-        Refused: If the body is a form, an image other than PNG, JPEG or TIFF, or a file with the type of JSON.
+        Refused: If the body is a form, an image other than PNG, JPEG or TIFF, a file with the type of JSON or of
+            text, or JSON with the type of an image.
     """
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     media = ALIASES.get(media, media)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dropzoo.serving.server.http import IMAGES
+from dropzoo.serving.server.http import ARRAYS, IMAGES
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -31,7 +31,7 @@ class Columns(_Described):
 
 
 class Predictions(_Described):
-    """The answer to rows and to image files."""
+    """The answer to rows, image files and arrays."""
 
     predictions: list[Any]
 
@@ -45,7 +45,7 @@ class Outputs(_Described):
 class Error(_Described):
     """The answer to every request that fails."""
 
-    error: str = Field(description="One sentence")
+    error: str = Field(description="What is wrong, and perhaps what to send instead")
 
 
 class StatusCode(_Described):
@@ -93,15 +93,16 @@ HEALTH: Responses = {
 }
 _PREDICT: Responses = {
     200: {
-        "description": "`predictions` for rows and image files, `outputs` for columns",
+        "description": "`predictions` for rows, image files and arrays, `outputs` for columns",
         "model": Predictions | Outputs,
     },
     **_REFUSED,
     **_errors(
         {
             400: "Bad input",
+            406: "The server writes none of the types that `Accept` lists, or the answer does not have this form",
             408: "The body arrived too slowly",
-            413: "The body is too large, or its images have too many pixels",
+            413: "The body is too large, or has too many rows, or its images have too many pixels",
             415: "The server does not take this type of body",
             503: "Too many requests are waiting",
         }
@@ -129,7 +130,7 @@ def predict(path: str, verb: str) -> dict[str, Any]:
             ],
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": bodies}, **dict.fromkeys(IMAGES, file)},
+                "content": {"application/json": {"schema": bodies}, **dict.fromkeys((*IMAGES, *ARRAYS), file)},
             },
         },
     }

@@ -265,3 +265,5 @@ class TestSearch:
                 serving.calibrate(ensemble, images, labels, sites="search", verbose=0)
         with pytest.raises(ValueError, match="at least 20 images"):
             serving.calibrate(dropping, images[:15], labels[:15], sites="search", verbose=0)
+        with pytest.raises(ValueError, match="Received: a regression model. Pass sites='as_is'"):
+            serving.calibrate(dropping, images, images[:, :2], sites="search", task="regression", verbose=0)

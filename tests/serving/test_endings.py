@@ -182,6 +182,7 @@ def test_what_is_no_ending():
     [
         (lambda: serving.MonteCarlo(model(3, "sigmoid")), "For several sigmoids, pass task='multi_label'"),
         (lambda: serving.MonteCarlo(model(3, "softmax"), task="multi_label"), "or one that ends in a sigmoid"),
+        (lambda: serving.MonteCarlo(model(3, "softmax"), task="multi_label"), "softmax, pass task='multi_class'"),
         (lambda: serving.Ensemble([model(3), model(3, "sigmoid")]), "that ends in a sigmoid"),
         (
             lambda: training.Trainer(model(3, "softmax"), "adam", "mse", ["accuracy"], r_drop=1.0),

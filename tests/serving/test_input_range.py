@@ -354,5 +354,5 @@ def test_tiff_files_that_cannot_be_read_are_refused():
 
 def test_a_size_of_which_one_axis_is_known_is_checked():
     file = tf.io.encode_png(np.zeros((8, 9, 1), "uint8")).numpy()
-    with pytest.raises(Refused, match="must have the size any x 8; received 8 x 9"):
+    with pytest.raises(Refused, match=r"must have the size any x 8 \(height x width\); received 8 x 9"):
         read_image(file, tf.TensorSpec([None, None, 8, 1]), Limits())

@@ -209,7 +209,7 @@ def test_bad_input(tmp_path):
         ensemble([])
     with pytest.raises(ValueError, match="list of at least one model or path.*Received: 'a.keras'"):
         ensemble("a.keras")
-    with pytest.raises(ValueError, match="a .keras file or a folder.*Received: .*missing.keras"):
+    with pytest.raises(ValueError, match="a .keras file, or a folder.*single model.*Received: .*missing.keras"):
         ensemble([tmp_path / "missing.keras"])
     with pytest.raises(ValueError, match="Expected a model.*Received: 3"):
         ensemble([model, 3])

@@ -186,6 +186,7 @@ def test_the_description_names_the_bodies_the_errors_and_the_token(cnn, cnn_expo
         {"signature_name", "instances"},
         {"signature_name", "inputs"},
     ]
+    assert {"image/png", "application/x-npy"} <= set(post["requestBody"]["content"]) and "406" in post["responses"]
     error = {"$ref": "#/components/schemas/Error"}
     assert all(
         answer["content"]["application/json"]["schema"] == error

@@ -66,6 +66,9 @@ def test_a_mask_has_the_classes_of_the_json(both):
         mask = np.asarray(read(io.BytesIO(body)))
         assert mask.shape == (20, 30) and mask.dtype == np.uint8
         np.testing.assert_array_equal(mask, classes)
+        path = f"{CELLS}:predict?output=classes"
+        named = ask(both, path, png(RGB), form, content_type="image/png")[1]
+        np.testing.assert_array_equal(np.asarray(read(io.BytesIO(named))), classes)
 
 
 def test_arrays_are_those_of_the_json(both):
@@ -144,6 +147,14 @@ REFUSED = {
     "gzip cut short": (CNN, gzip.compress(b"{}" * 99)[:-9], {"content_encoding": "gzip"}, 400, "cut short"),
     "another encoding": (CNN, b"{}", {"content_encoding": "br"}, 415, "gzip"),
     "a PNG as JSON": (CNN, png(GREY), {"content_type": "application/json"}, 400, "-H 'Content-Type: image/png'"),
+    "an npz as JSON": (CNN, npz(images=BATCH), {"content_type": "text/plain"}, 400, "--data-binary @inputs.npz"),
+    "a file for predict_bytes": (
+        f"{CNN}:predict?signature_name=predict_bytes",
+        png(GREY),
+        {"content_type": "image/png"},
+        400,
+        "takes files in JSON",
+    ),
     "JSON as a PNG": (CNN, b'{"instances": []}', {"content_type": "image/png"}, 400, "application/json"),
     "a form": (CNN, b"--x", {"content_type": "multipart/form-data; boundary=x"}, 415, "--data-binary @image.png"),
     "base64 under numbers": (CNN, {"instances": [B64]}, {}, 400, '"signature_name": "predict_bytes"'),

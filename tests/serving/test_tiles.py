@@ -76,6 +76,8 @@ def test_no_seams_on_a_flat_image():
         for axis in (0, 1):
             assert jumps(value[4:-4, 4:-4], axis).max() < 1e-6, name
             assert jumps(cut[name][4:-4, 4:-4], axis).max() > 1e-3, name
+    out = serving.predict_tiled(mc, image, 40, (0, 16))  # none along the first axis only
+    assert jumps(out["mean"][4:-4, 4:-4], 1).max() < 1e-6 < 1e-3 < jumps(out["mean"][4:-4, 4:-4], 0).max()
 
 
 def test_no_seams_with_masks_of_single_units():
@@ -158,7 +160,7 @@ def test_bad_input():
         tiled(mc, image, tile=0)
     with pytest.raises(ValueError, match=r"half of the tile, \(16, 16\). Received: overlap=9"):
         tiled(mc, image, tile=16, overlap=9)
-    with pytest.raises(ValueError, match="`overlap` must be a positive int"):
+    with pytest.raises(ValueError, match="`overlap` must be an int of at least 0, or 2 of them"):
         tiled(mc, image, overlap=-1)
     with pytest.raises(ValueError, match="`batch_size` must be a positive int. Received: batch_size=0"):
         tiled(mc, image, batch_size=0)

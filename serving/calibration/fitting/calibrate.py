@@ -60,15 +60,15 @@ def calibrate(
             `Ensemble`, or a `TestTimeAugmentation`.
         images: Array of images, or batches `(images, labels)`: a `tf.data.Dataset`, a `keras.utils.PyDataset` or a
             `DataLoader` of PyTorch. Batches are read several times and may be larger than memory.
-        labels: Array of labels; None with a dataset. For `"multi_class"` and `"binary"`, a class number or a
-            one-hot vector for each image or pixel; for `"multi_label"`, 0 or 1 for each label; for `"regression"`,
-            the values.
+        labels: Array of labels; None with a dataset. For `"multi_class"`, a class number or a one-hot vector for
+            each image or pixel; for `"binary"`, 0 or 1 for each image or pixel; for `"multi_label"`, 0 or 1 for
+            each label; for `"regression"`, the values.
         temperature: True for one temperature, `"per_class"` for one temperature for each class (each class needs
             many examples), or False for none. A regression has no temperature.
         sites: `"as_is"` keeps the sites and rates of `predictor`. `"search"` chooses which sites drop, and at
             which multiple of their rates (0.1 to 2), to minimise the NLL. It chooses one pass without dropout
             unless another choice is better by more than a standard error. It needs a Keras model or a
-            `MonteCarlo`.
+            `MonteCarlo`, and is not for a regression, which has no NLL.
         guarantee: Dict from names of guarantees to their levels in (0, 1). `"set"`: the set of classes misses the
             true class in at most this share of images. `"miss"`: the outer mask misses at most this share of a
             class's pixels. `"false"`: at most this share of the inner mask is wrong. `"error"`: at most this share
@@ -77,7 +77,8 @@ def calibrate(
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
         classes: List of ints, the classes for which `"miss"` and `"false"` hold; None for all classes. For these
-            guarantees and for `"set"`, each of these classes needs held-out examples.
+            guarantees and for `"set"`, each of these classes needs held-out examples. If the model has a single
+            output unit, its class, the second of two, has the number 0 here.
         task: Str or None, the output kind of a Keras model, as for `MonteCarlo`. If None, the loss of the model
             determines it. Any other predictor knows its own.
         from_logits: Bool or None, whether the output of a Keras model is logits, as for `MonteCarlo`. If None,
@@ -121,6 +122,11 @@ def calibrate(
     about = _check_classes(classes, shape[-1] or 1)
     promises = promises_of(guarantee or {}, source.kind, shape, confidence, about)
     tempers = bool(temperature) and source.kind != "regression"
+    if sites == "search" and source.kind == "regression":
+        raise ValueError(
+            "sites='search' minimises the NLL, which a regression does not have. Received: a regression model. "
+            "Pass sites='as_is' instead"
+        )
     fits = tempers or sites == "search" or bool(_PREPARED & promises.keys())
 
     _check_ignored(ignore_class, source.kind)
