@@ -14,10 +14,10 @@ from dropzoo.training.data.load import Data, load_data
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def describe(folder: Path, name: str, counts: dict[str, int]) -> None:
+def describe(folder: Path, name: str, counts: dict[str, int], num_bytes: int = 0) -> None:
     """Writes the metadata of a prepared set, so that TFDS knows its splits without its files."""
     builder = tfds.builder(name, data_dir=folder)
-    splits = [tfds.core.SplitInfo(name=key, shard_lengths=[count], num_bytes=0) for key, count in counts.items()]
+    splits = [tfds.core.SplitInfo(name=key, shard_lengths=[n], num_bytes=num_bytes) for key, n in counts.items()]
     builder.info.set_splits(tfds.core.splits.SplitDict(splits))
     Path(builder.data_path).mkdir(parents=True)
     builder.info.write_to_directory(builder.data_path)
@@ -74,6 +74,29 @@ def test_segmentation_by_name(tmp_path):
     assert whole.info.input_shape == (None, None, 3)
     expected = np.repeat(np.repeat(np.arange(20).reshape(4, 5) % 3, 2, axis=0), 2, axis=1)
     np.testing.assert_array_equal(masks, np.broadcast_to(expected, (9, 8, 10)))
+
+
+@pytest.mark.parametrize(("num_bytes", "readings"), [(2**20, 0), (2**30, 2)], ids=["small", "large"])
+def test_large_sets_of_several_sizes_are_read_again_in_each_epoch(tmp_path, num_bytes, readings):
+    """Kept in memory, the images of a set such as `oxford_iiit_pet` need gigabytes."""
+    started = []
+
+    def pets(self, *args, **options):
+        def examples():
+            started.append(1)
+            for number in range(4):
+                yield np.zeros((6 + number, 9, 3), "u1"), np.ones((6 + number, 9, 1), "u1")
+
+        specs = tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((None, None, 1), tf.uint8)
+        pairs = tf.data.Dataset.from_generator(examples, output_signature=specs)
+        return pairs.map(lambda image, mask: {"image": image, "segmentation_mask": mask})
+
+    describe(tmp_path, "oxford_iiit_pet", {"train": 4}, num_bytes)
+    with tfds.testing.mock_data(as_dataset_fn=pets, data_dir=tmp_path):
+        data = load_data("oxford_iiit_pet", data_dir=tmp_path, batch_size=1)
+        before = len(started)
+        assert len(arrays(data.train)) == len(arrays(data.train)) == 3
+    assert len(started) - before == readings
 
 
 def test_segmentation_by_the_mock_of_tfds(tmp_path):

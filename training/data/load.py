@@ -165,8 +165,8 @@ def load_data(
             downloads them.
         cache: Where decoded images stay: `"memory"` (or True), `"disk"` for images of the same size, or `"none"`
             (or False), which reads files again in each epoch. `"auto"` means `"memory"` if the images take up to
-            128 MB (512 MB for a TFDS set), and otherwise `"none"`; but if the images of a TFDS set differ in size,
-            it always means `"memory"`.
+            128 MB (512 MB for a TFDS set), and otherwise `"none"`. If the images of a TFDS set differ in size,
+            their bytes are estimated from those of the stored files.
         limit: Int above 0 or None. The number of training images to use, counted from the first; None for all.
         num_channels: 1, 3 or None. Converts RGB images to grey (1), or grey images to RGB (3); a folder may hold
             both.
@@ -309,7 +309,7 @@ def _kept(parts: list[Split | None], cache: str, source: Source, cut: str) -> li
     `cut` is text that says which part of the training images is which split.
     """
     if cache == "auto":
-        # Images of several sizes are held too, as the sum of their sizes is not known before they are read.
+        # The sum of several sizes is not known before the images are read, so the source has an estimate.
         size = sum(size_of(part) for part in parts)
         # Files can be read in any order, and quickly; the examples of TFDS cannot.
         most = MOST_IN_MEMORY if source.summary is None else MOST_OF_FILES

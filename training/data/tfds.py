@@ -16,8 +16,12 @@ import tensorflow_datasets as tfds
 from dropzoo.common.checks import did_you_mean
 from dropzoo.common.seeds import random_untouched
 from dropzoo.training.data import digits
+from dropzoo.training.data.cache import MOST_IN_MEMORY
 from dropzoo.training.data.files.splits import tail_count
 from dropzoo.training.data.pipeline import Source, Split, as_written, pick
+
+#: How many bytes of a decoded image a byte of a stored JPEG becomes, roughly.
+_BYTES_OF_A_STORED_ONE = 8
 
 EMBEDDED = [digits.Digits.name, digits.DigitScenes.name]
 
@@ -66,6 +70,7 @@ def read_tfds(
         validation=validation,
         test=test,
         key=lambda: f"{builder.info.full_name} {builder.data_path} {validation_split} {seed}",
+        is_large=_BYTES_OF_A_STORED_ONE * int(builder.info.dataset_size) > MOST_IN_MEMORY,
     )
 
 
