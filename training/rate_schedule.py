@@ -150,8 +150,8 @@ def _check_live(layer: keras.Layer, pattern: str) -> None:
         why = f"a layer of Keras whose rate is fixed once it is traced. Put dropzoo.layers.{ours} there"
     else:
         why = (
-            f"a layer of the class {kind} with dropout in its own code, whose rate is fixed once it is traced. Use "
-            "a dropout layer"
+            f"a layer of the class {kind} with dropout in its own code, whose rate is fixed once it is traced. "
+            "Use a dropout layer"
         )
     raise ValueError(
         f"{pattern!r} matches {layer.name!r}, {why}, or exclude this one with a later pattern: "

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from dropzoo.common.checks import check_keras_model, check_tensorflow
 from dropzoo.common.keras_internals import build_for, forget_loss
-from dropzoo.training.loop import batches, checkpoints, pixels, replicas
+from dropzoo.training.loop import batches, checkpoints, identity, pixels, replicas
 from dropzoo.training.loop.compiling import Asked, Settled, check_compile, check_targets, settle
 from dropzoo.training.loop.feeds import Feed, unreadable_named
 from dropzoo.training.loop.forms import DataLike, feed_of, given
@@ -154,7 +154,7 @@ class Trainer:
         self._images = pixels.Images(model, input_range)
         self._jit_compile, self._r_drop, self._prefetch_to = jit_compile, r_drop, prefetch_to
         # The layers are described now, because the rates change during the run.
-        self._described = [*checkpoints.describe(model), *self._mixing.described]
+        self._described = [*identity.describe(model), *self._mixing.described]
         self._described += [f"trainer.r_drop: {r_drop}"] * bool(r_drop)
         self._settled: Settled | None = None
         self._said: set[str] = set()
@@ -339,7 +339,7 @@ class Trainer:
     def _build(self, feed: Feed, directory: Path | None) -> None:
         """Compiles the model if it is not compiled yet, and builds all variables, which checkpoints need."""
         if directory is not None:
-            checkpoints.warn_of_own_optimizers(self.model)
+            identity.warn_of_own_optimizers(self.model)
         with replicas.scope(self.strategy):
             if self._settled is None:
                 self._compile(settle(self._asked, self.model, feed))
@@ -358,7 +358,7 @@ class Trainer:
         # A compiled model stays as it is: its own `compile` may take other arguments.
         if not settled.as_is or self.strategy is not None:
             self._compile_anew(asked, settled)
-        self._described += checkpoints.describe(self.model.optimizer)
+        self._described += identity.describe(self.model.optimizer)
 
     def _compile_anew(self, asked: Asked, settled: Settled) -> None:
         """Compiles the model, with copies of the optimizer and the metrics for the strategy, if any."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import errno
 import json
 import os
@@ -19,18 +18,13 @@ import numpy as np
 
 from dropzoo.common.checks import check_count
 from dropzoo.common.files import whole_file
-from dropzoo.common.keras_internals import flatten_layers
 from dropzoo.common.words import count_of
-from dropzoo.layers import has_live_rate
+from dropzoo.training.loop.identity import check_same, identity_of, live_layers, variables_of
 
 KEEP = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"epoch(\d+)_step(\d+)\.npz")
-# Keras numbers names over the life of a process ("dense_1", "adam/dense_1_kernel_momentum"), so a model that is
-# built twice gets different names. The numbers are therefore not part of a variable's identity.
-_NUMBER = re.compile(r"_\d+(?=[_/]|$)")
 _UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
-_MARKS = ("--", "++", "@@")  # lines of a diff that begin like this are headers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +36,8 @@ class Checkpoint:
         step: Int from 0. The next step within that epoch.
         steps: Int or None. The number of steps of the first epoch; None while it is not known.
         history: Dict from the names of logs to one value for each epoch.
-        described: List of str. The result of `describe` when the run began; None if a run with other settings may
-            continue from it.
+        described: List of str. The result of `identity.describe` when the run began; None if a run with other
+            settings may continue from it.
         jit_compile: Bool. Whether XLA compiles the steps.
         seed: Int. The seed of the order in which arrays and a `PyDataset` are read.
         input_range: The values of a black and of a white pixel in the training images, or None.
@@ -95,10 +89,10 @@ def save(directory: Path, model: keras.Model, checkpoint: Checkpoint, write: boo
         FloatingPointError: If a weight is not finite; nothing is written.
         OSError: If the file cannot be written; older files stay intact.
     """
-    variables = _variables(model)
+    variables = variables_of(model)
     checkpoint = dataclasses.replace(checkpoint, history=_ended_epochs(checkpoint))
-    rates = [layer.rate for layer in _live_layers(model)]
-    identities = [_identity(variable) for variable in variables]
+    rates = [layer.rate for layer in live_layers(model)]
+    identities = [identity_of(variable) for variable in variables]
     meta = {"variables": identities, "rates": rates, **dataclasses.asdict(checkpoint)}
     arrays = {f"variable{index}": variable.numpy() for index, variable in enumerate(variables)}
     _check_finite(model, checkpoint, directory)
@@ -161,37 +155,6 @@ def _best(history: dict[str, list[float]]) -> str | None:
     return f"epoch{before + int(np.argmin(np.nan_to_num(losses, nan=np.inf))) + 1:05}_step{0:07}.npz"
 
 
-def describe(thing: keras.Model | keras.optimizers.Optimizer) -> list[str]:
-    """Returns the settings of a model's layers, or of an optimizer; a resumed run must have the same settings."""
-    lines: list[str] = []
-
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, entry in value.items():
-                # The effect of `synchronized` depends on the replicas, which a run may change.
-                if key not in ("name", "module", "registered_name", "synchronized"):
-                    add(f"{name}.{key}", entry)
-        elif value is not None:
-            lines.append(f"{name}: {json.dumps(value, default=lambda v: type(v).__name__)}")
-
-    if isinstance(thing, keras.optimizers.Optimizer):
-        add("optimizer", keras.saving.serialize_keras_object(thing))
-        return lines
-    for layer in flatten_layers(thing):
-        if not isinstance(layer, keras.Model):
-            try:
-                config = layer.get_config()
-            except NotImplementedError:
-                config = {}
-            add(identity_of_layer(layer), {"class": type(layer).__name__, **config})
-    return lines
-
-
-def identity_of_layer(layer: keras.Layer) -> str:
-    """Returns the name of a layer in what `describe` returns, without the number that Keras gives it."""
-    return _NUMBER.sub("", layer.name)
-
-
 def restore(
     directory: Path, model: keras.Model, described: list[str] | None = None, moved: Collection[str] = ()
 ) -> tuple[Checkpoint, Path] | None:
@@ -200,7 +163,7 @@ def restore(
     Args:
         directory: Folder of the checkpoints.
         model: A compiled model with all its variables.
-        described: The result of `describe` when the run began; None to compare only the variables.
+        described: The result of `identity.describe` when the run began; None to compare only the variables.
         moved: Names of settings that need not be the same, because callbacks change them.
 
     Returns:
@@ -218,7 +181,7 @@ def restore(
         except _UNREADABLE as error:
             warnings.warn(f"The checkpoint {path} cannot be read and is skipped: {error}", stacklevel=3)
             continue
-        _check(model, meta, described, path, moved)
+        check_same(model, meta, described, path, moved)
         _assign(model, meta, arrays)
         # A file may lack fields that have been added since.
         fields = [field.name for field in dataclasses.fields(Checkpoint) if field.name in meta]
@@ -280,69 +243,14 @@ def accept_other_settings(directory: Path) -> None:
     _write(path, meta, arrays)
 
 
-def _check(
-    model: keras.Model, meta: dict[str, Any], described: list[str] | None, path: Path, moved: Collection[str]
-) -> None:
-    """Raises a ValueError that shows the differences if the checkpoint is of another model or run."""
-    saved, here = meta["variables"], [_identity(variable) for variable in _variables(model)]
-    if saved == here and described is not None and meta["described"] is not None:
-        saved, here = (  # sorted, since the order of a config does not matter
-            sorted(line for line in lines if line.partition(": ")[0] not in moved)
-            for lines in (meta["described"], described)
-        )
-    rates = len(_live_layers(model))
-    if saved != here or len(meta["rates"]) != rates:
-        diff = difflib.unified_diff(saved, here, n=0, lineterm="")
-        lines = [f"{line[0]} {line[1:]}" for line in diff if line[:2] not in _MARKS]
-        lines += [f"  layers whose rate can change: {len(meta['rates'])} saved, {rates} here"] * (not lines)
-        shown = [line for sign in "-+ " for line in [line for line in lines if line[0] == sign][:5]]
-        more = [f"  and {len(lines) - len(shown)} more"] * (len(lines) > len(shown))
-        raise ValueError(
-            f"The checkpoint {path} is of another model, or of a run with other settings (- saved, + here):\n"
-            + "\n".join([*shown, *more, ""])
-            + "Use the settings that were saved, or choose another folder for the checkpoints."
-        )
-
-
 def _assign(model: keras.Model, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    for index, variable in enumerate(_variables(model)):
+    for index, variable in enumerate(variables_of(model)):
         value = arrays[f"variable{index}"]
         if value.dtype.kind == "V":  # bfloat16 and float8 come back from the file as plain bytes
             value = value.view(variable.numpy().dtype)
         variable.assign(value)
-    for layer, rate in zip(_live_layers(model), meta["rates"], strict=True):
+    for layer, rate in zip(live_layers(model), meta["rates"], strict=True):
         layer.rate = rate
-
-
-def warn_of_own_optimizers(model: keras.Model) -> None:
-    """Warns if a model has optimizers besides that of `compile`, as models whose parts train separately do."""
-    own = [
-        name
-        for name, value in vars(model).items()
-        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer
-    ]
-    if own:
-        warnings.warn(
-            f"Checkpoints contain the state of the optimizer of `compile` only, not of {', '.join(own)}, so a "
-            "resumed run is not exact. Use only the optimizer of `compile`, or save the variables of the others "
-            "yourself",
-            stacklevel=4,
-        )
-
-
-def _variables(model: keras.Model) -> list[keras.Variable]:
-    variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
-    return list({id(variable): variable for variable in variables}.values())
-
-
-def _live_layers(model: keras.Model) -> list[keras.Layer]:
-    """Returns the layers whose rate can be set, including a user's own layers, in the order of the model."""
-    return [layer for layer in flatten_layers(model) if has_live_rate(layer)]
-
-
-def _identity(variable: keras.Variable) -> str:
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    return f"{_NUMBER.sub('', variable.path)} {tuple(variable.shape)} {dtype}"
 
 
 def _newest(directory: Path) -> Path | None:

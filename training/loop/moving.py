@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-from dropzoo.training.loop.checkpoints import identity_of_layer
+from dropzoo.training.loop.identity import identity_of_layer
 from dropzoo.training.rate_schedule import RateSchedule
 
 _OF_LEARNING_RATES = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)

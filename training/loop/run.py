@@ -33,7 +33,7 @@ class Settings:
         strategy: A `tf.distribute.Strategy` or None.
         steps_per_execution: Int. Steps on the device for each call from Python.
         on_nan: `"stop"` or `"restore"`.
-        described: The result of `checkpoints.describe` when the run began.
+        described: The result of `identity.describe` when the run began.
         images: The training images' range, which the first steps may show.
     """
 
