@@ -96,8 +96,8 @@ def evaluate(
     pass --input-range.
 
     If a folder has no split of its own, the test set is the one that training leaves out: the last fifth of each
-    class, or the fraction --test-split. To use all images, pass --split all. If the model has a calibration, the
-    calibrated answers are evaluated too, and the guarantees are checked.
+    class, or of all images with masks (--test-split sets another fraction). To use all images, pass --split all.
+    If the model has a calibration, the calibrated answers are evaluated too, and the guarantees are checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
