@@ -136,7 +136,7 @@ def in_words(found: Recommendation) -> list[str]:
     runs = len(chosen.scored)
     lines = [
         f"Recommended: {chosen.full_label}.",
-        f"Validation images, {_runs(runs)} of {chosen.epochs} epochs: {values}.",
+        f"Validation images, {_runs(runs)} of {count_of(chosen.epochs, 'epoch')}: {values}.",
     ]
     if found.partly_failed:
         lines.append(f"Configurations left out because some of their trials failed: {found.partly_failed}.")
@@ -178,7 +178,7 @@ def _was_it_long_enough(found: Recommendation) -> list[str]:
     compared = [c for c in (found.baseline or found.chosen, found.runner_up) if c is not None]
     if (short := next((each for each in compared if each.underfits), None)) is not None:
         return [
-            f'Warning: "{short.full_label}" underfits: after {short.epochs} epochs, its training '
+            f'Warning: "{short.full_label}" underfits: after {count_of(short.epochs, "epoch")}, its training '
             f"{title(short.score)} is closer to the validation {title(short.score)} than to 1. Try more epochs "
             "before more dropout."
         ]

@@ -81,7 +81,10 @@ def write_report(path: Path, file: Path) -> Path:
         summary=_summary(records, found),
         results=_results(records, longest) if longest else None,
         trials=len(records),
-        plans=[(f"{each.full_label}, {each.epochs} epochs", list(map(_trial, each.records))) for each in found],
+        plans=[
+            (f"{each.full_label}, {count_of(each.epochs, 'epoch')}", list(map(_trial, each.records)))
+            for each in found
+        ],
     )
 
 

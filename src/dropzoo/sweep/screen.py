@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from dropzoo.common.words import count_of
 from dropzoo.sweep.stats import Candidate, candidates, figure, interval_text, names, ranking_metric, title
 from dropzoo.sweep.trials import Record, Trial
 
@@ -67,7 +68,7 @@ class Screen:
     def _line(self, record: Record) -> str:
         config, candidate = record.trial.config, Candidate([record])
         fold = f", fold {config.fold[0] + 1}" if config.fold else ""
-        what = f"{candidate.full_label}, seed {config.seed}{fold}, {config.epochs} epochs"
+        what = f"{candidate.full_label}, seed {config.seed}{fold}, {count_of(config.epochs, 'epoch')}"
         if record.error:
             return f"{what}: FAILED: {record.first_line}"
         figures = record.outcome.validation
