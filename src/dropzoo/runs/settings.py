@@ -86,7 +86,7 @@ class Settings:
             often.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a setting of the training is out of its range. `load_data` checks the settings of the data.
     """
 
     data: str
