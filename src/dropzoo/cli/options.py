@@ -23,7 +23,7 @@ DropoutOption = Annotated[
     typer.Option(
         "--dropout",
         help='A rate, a plan\'s name, or "pattern=spec" (repeatable), such as "decoder*=0.2". '
-        "Specs: dropzoo list layers.",
+        "A spec is a rate, or a layer (dropzoo list layers).",
     ),
 ]
 ModelOptions = Annotated[

@@ -203,7 +203,11 @@ def export(
         ),
     ] = "saved_model",
     precision: Annotated[
-        str, typer.Option("--precision", help="float32, or float16 for a file of about half the size.")
+        str,
+        typer.Option(
+            "--precision",
+            help="float32; or float16 for a file of about half the size, with any --format except saved_model.",
+        ),
     ] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:
