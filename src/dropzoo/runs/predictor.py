@@ -23,8 +23,8 @@ class Predictor:
 
     Attributes:
         predict: Function from float32 images in [0, 1], `(batch, height, width, channels)`, to a dict of arrays:
-            the probabilities `mean`, `predictive_entropy` and, if there are several samples or members, `variance`
-            and `mutual_information`. A model with a single output unit gives the probabilities of two classes. For
+            the probabilities `mean`, `predictive_entropy` and, if there are several samples or members or a
+            calibration, `variance` and `mutual_information`. A model with a single output unit gives the probabilities of two classes. For
             a regression, `mean` is values, and there are no entropies. A predictor that was loaded with
             `votes=True` adds `votes`, `(batch, ..., classes)`: for each class, the number of samples in which it
             is the likeliest class; for each label, the number of samples in which its probability is above 0.5. A

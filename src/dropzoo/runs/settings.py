@@ -6,8 +6,7 @@ import re
 from typing import Any, TypeVar
 
 from dropzoo.common.checks import check_choice, check_count, check_positive
-from dropzoo.runs.recipe import SCHEDULES
-from dropzoo.runs.recipe import optimizer as make_optimizer
+from dropzoo.runs.recipe import SCHEDULES, check_optimizer
 from dropzoo.training.loop.mixing import check_mix
 
 _T = TypeVar("_T")
@@ -145,7 +144,7 @@ class Settings:
             raise ValueError(
                 f"`deep_supervision` must be True or False. Received: deep_supervision={self.deep_supervision!r}"
             )
-        make_optimizer(self.optimizer, self.learning_rate)
+        check_optimizer(self.optimizer, self.learning_rate)
         for name in ("mixup", "cutmix"):
             check_mix(getattr(self, name), name)
 
