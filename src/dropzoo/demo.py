@@ -110,14 +110,17 @@ def _run(name: str, config: RunConfig, out: Path, say: Callable[[str], None]) ->
     difference = _check_export(model, export, next(iter(test))[0].numpy()[:4], out)
     say(f"  the largest difference between the export's and the model's probabilities is {difference:.1e}")
 
-    images, labels, answers = _most_uncertain(monte_carlo, test, count=8 if name == "cnn" else 4)
-    return Section(config, model, histories, train, scores, images, labels, answers, export, difference)
+    images, labels, answers, searched = _most_uncertain(monte_carlo, test, count=8 if name == "cnn" else 4)
+    return Section(config, model, histories, train, scores, images, labels, answers, searched, export, difference)
 
 
 def _most_uncertain(
     monte_carlo: serving.MonteCarlo, dataset: tf.data.Dataset, count: int
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Returns `count` test images with labels and answers: the first ones, then as many of the most uncertain."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], int]:
+    """Returns `count` test images with labels and answers: the first ones, then as many of the most uncertain.
+
+    The last value is the number of images that were searched: those of the first six batches.
+    """
     batches = [(x.numpy(), y.numpy()) for x, y in dataset.take(6)]
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
     parts = [monte_carlo(x) for x, _ in batches]
@@ -125,7 +128,8 @@ def _most_uncertain(
     score = answers["mutual_information"].reshape(len(images), -1).mean(1)
     hardest = np.argsort(-score)[: count // 2]
     chosen = np.concatenate([np.setdiff1d(np.arange(count), hardest)[: count - len(hardest)], hardest])
-    return images[chosen], labels[chosen], {name: value[chosen] for name, value in answers.items()}
+    found = {name: value[chosen] for name, value in answers.items()}
+    return images[chosen], labels[chosen], found, len(images)
 
 
 def _check_export(model: keras.Model, export: Path, images: np.ndarray, out: Path) -> float:

@@ -132,13 +132,14 @@ def test_masks_get_contours_and_intervals_of_measurements(capsys, tmp_path, monk
     x = keras.Input((16, 16, 1))
     y = keras.layers.SpatialDropout2D(0.3, name="grey_dropout")(keras.layers.Conv2D(4, 3, padding="same")(x))
     keras.Model(x, keras.layers.Conv2D(2, 1, name="logits")(y)).save(tmp_path / "cells.keras")
-    options = ["--data", str(tmp_path / "cells"), "--mc", "3", "--sites", "as_is"]
+    options = ["--data", str(tmp_path / "cells"), "--class-names", "none,cell", "--mc", "3", "--sites", "as_is"]
     options += ["--guarantee", "miss=0.2", "--guarantee", "false=0.9", "--classes", "1", "--input-range", "0,1"]
     status, out, error = run(capsys, "calibrate", str(tmp_path / "cells.keras"), *options)
     assert status == 0 and "At least" not in error, error
     cal = serving.Calibration.load(tmp_path / "cells.calibration.json")
     assert cal.guarantees.keys() == {"miss", "false"} and cal.guarantees["miss"].classes == (1,)
     assert "The outer contour holds at least 80 of 100 points" in out
+    assert "area of class cell" in out
     measured = tmp_path / "cells.measurements.json"
     assert json.loads(measured.read_text())["how"]["split"] is False, out
     # The objects that the user chose stay; intervals that cannot be fitted again go.

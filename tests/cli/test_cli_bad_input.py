@@ -137,6 +137,11 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, cnn_run, capsys, monkeypat
 
 
 @pytest.mark.slow
+def test_a_wrong_option_is_reported_on_one_line_with_debug_too(capsys):
+    status, _, err = run(capsys, "--debug", "list", "models", "--nope")
+    assert status == 2 and err.count("\n") == 1 and "No such option: --nope" in err
+
+
 def test_debug_shows_the_traceback():
     command = [sys.executable, "-m", "dropzoo.cli", "--debug", "sites", "unett"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

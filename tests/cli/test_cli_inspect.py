@@ -33,6 +33,13 @@ def test_a_folder_of_masks_and_its_page(tmp_path, capsys):
     assert html.count("<figure>") == 6 and "&lt;cell&gt;" in html and "<cell>" not in html
 
 
+@pytest.mark.parametrize("option, value", [("--broken", "drop"), ("--cache", "ram")])
+def test_values_that_training_refuses_are_refused(tmp_path, capsys, option, value):
+    write(tmp_path / "cells")
+    status, out, err = run(capsys, "inspect", str(tmp_path / "cells"), option, value)
+    assert status == 2 and not out and f"`{option}` must be one of" in err
+
+
 def test_broken_files_are_all_listed_and_the_status_is_2(tmp_path, capsys):
     write(tmp_path / "cells")
     for n, size in ((1, 0), (4, 60)):

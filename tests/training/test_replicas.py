@@ -197,17 +197,6 @@ def test_batches_of_fewer_examples_than_replicas(two_devices):
         trainer.fit(dataset(5, 2), verbose=0)
 
 
-@pytest.mark.costly(keep=0)
-def test_the_settings_of_a_run_leave_tensorflow_unstarted():
-    task = {"cluster": {"worker": free_addresses(1)}, "task": {"type": "worker", "index": 0}}
-    code = "from dropzoo import training; from dropzoo.runs.config import RunConfig; "
-    code += "RunConfig(model='simple_cnn', data='digits'); training.multi_worker_strategy()"
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": json.dumps(task)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
 def test_the_command_line_starts_two_workers(tmp_path, data_dir):
     options = {"--data": "digits", "--data-dir": data_dir, "--limit": 60, "--epochs": 2, "--workers": 2}

@@ -114,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
         errors.print("Stopped")
         status = 130
     except Exception as error:
-        if "--debug" in args:
+        if "--debug" in args and not hasattr(error, "format_message"):
             raise
         status = _report(error)
     sys.exit(status if isinstance(status, int) else 0)  # a command that succeeds returns None

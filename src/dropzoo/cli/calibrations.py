@@ -1,5 +1,6 @@
 """The command `dropzoo calibrate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,14 +132,23 @@ def calibrate(
         table = Table(*(Column(head) for head in ("guarantee", "level", "images", "costs", "promise")))
         words = promises_in_words(found)
         for name, each in found.guarantees.items():
-            costs = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in each.figures.items())
+            figures = each.figures.items()
+            costs = ", ".join(f"{_cost(key, calibrated.info.class_names)} {value:.3g}" for key, value in figures)
             n = f"{min(each.n)} to {max(each.n)}" if min(each.n) < max(each.n) else str(max(each.n))
-            table.add_row(name, f"{each.level:g}", n, costs, escape(words[name]))
+            table.add_row(name, f"{each.level:g}", n, escape(costs), escape(words[name]))
         console.print(table)
         say(condition_in_words(found))
     if calibrated.info.task == "segmentation":
         _calibrate_measurements(run, calibrated, wanted)
     say(f"Saved {calibration_file(run)}. Next: dropzoo evaluate {quote(str(run))}")
+
+
+def _cost(key: str, class_names: Sequence[str]) -> str:
+    """Returns the name of a cost for people; a class gets its name in place of its number."""
+    number = key.removeprefix("area_of_class_")
+    if number == key or int(number) >= len(class_names):
+        return key.replace("_", " ")
+    return f"area of class {class_names[int(number)]}"
 
 
 def _calibrate_measurements(run: Path, calibrated: "Calibrated", wanted: "CalibrationConfig") -> None:

@@ -33,14 +33,18 @@ def inspect(
 ) -> None:
     """Shows how a folder is read: classes, sizes, splits, and likely mistakes. Decodes every file.
 
-    Here, --broken and --cache have one effect only: they appear in the command that the last line suggests.
+    The options --broken and --cache do not change the output, except for the command in the last line.
 
     Example: dropzoo inspect cells --out sheet.html
     """
     from dropzoo import training
+    from dropzoo.common.checks import check_choice
     from dropzoo.pages.inspection import save_sheet
     from dropzoo.runs.description import show
+    from dropzoo.training.data.cache import CACHES
 
+    check_choice(reading.broken, "--broken", ("refuse", "skip"))
+    check_choice(reading.cache, "--cache", CACHES)
     options = {**vars(reading), "cache": "none", "broken": "skip"}
     with options_in_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the doubts are printed below

@@ -23,7 +23,7 @@ DropoutOption = Annotated[
     typer.Option(
         "--dropout",
         help='A rate, a plan\'s name, or "pattern=spec" (repeatable), such as "decoder*=0.2". '
-        "Specs: dropzoo list layers.",
+        "A spec is a rate, or a layer (dropzoo list layers).",
     ),
 ]
 ModelOptions = Annotated[
@@ -99,7 +99,8 @@ SamplesOption = Annotated[
         "--mc",
         "--num-samples",
         min=1,
-        help="Number of Monte-Carlo samples; 30 by default. For an ensemble, the number of samples of all members "
+        help="Number of Monte-Carlo samples; 30 by default. A calibration sets its own number; so does a "
+        "SavedModel in dropzoo predict without --tile. For an ensemble, the number of samples of all members "
         "together; by default, each member answers once, without dropout.",
         show_default=False,
     ),

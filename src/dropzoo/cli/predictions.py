@@ -116,8 +116,9 @@ def predict(
         str | None,
         typer.Option(
             "--format",
-            help="png (maps of floats are written as TIFF), tiff, or npz with all arrays of an image. By default, "
-            "tiff for images with a geographic position, which PNG cannot hold, and png for all others.",
+            help="png (for masks with one class for each pixel; other maps are TIFF files), tiff, or npz with all "
+            "arrays of an image. By default, tiff for images with a geographic position, which PNG cannot hold, "
+            "and png for all others.",
         ),
     ] = None,
     table: Annotated[

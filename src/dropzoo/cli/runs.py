@@ -96,8 +96,8 @@ def evaluate(
     pass --input-range.
 
     If a folder has no split of its own, the test set is the one that training leaves out: the last fifth of each
-    class, or the fraction --test-split. To use all images, pass --split all. If the model has a calibration, the
-    calibrated answers are evaluated too, and the guarantees are checked.
+    class, or of all images with masks (--test-split sets another fraction). To use all images, pass --split all.
+    If the model has a calibration, the calibrated answers are evaluated too, and the guarantees are checked.
 
     Example: dropzoo evaluate runs/unet-digit_scenes --mc 30 --temperature --plots plots --ood digits
 
@@ -203,7 +203,11 @@ def export(
         ),
     ] = "saved_model",
     precision: Annotated[
-        str, typer.Option("--precision", help="float32, or float16 for a file of about half the size.")
+        str,
+        typer.Option(
+            "--precision",
+            help="float32; or float16 for a file of about half the size, with any --format except saved_model.",
+        ),
     ] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing export.")] = False,
 ) -> None:

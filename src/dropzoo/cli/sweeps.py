@@ -149,14 +149,19 @@ class RunningOptions:
         str,
         typer.Option(
             "--strategy",
-            help="grid: all plans; random: --samples plans, chosen at random; halving: all plans for a few "
-            "epochs, then the best third for more epochs, and so on.",
+            help="grid: all plans; random: --samples plans for each model, chosen at random; halving: all "
+            "plans for a few epochs, then the best third for more epochs, and so on.",
             rich_help_panel=_RUNNING,
         ),
     ] = "grid"
     samples: Annotated[
         int,
-        typer.Option("--samples", min=1, help="Number of plans for --strategy random.", rich_help_panel=_RUNNING),
+        typer.Option(
+            "--samples",
+            min=1,
+            help="Number of plans for each model, for --strategy random.",
+            rich_help_panel=_RUNNING,
+        ),
     ] = 20
     engine: Annotated[
         str,

@@ -27,8 +27,10 @@ class Section:
         images: Array `(images, height, width, channels)`: some test images.
         labels: Array `(images,)` of their classes, or `(images, height, width)` of their masks.
         answers: Dict of the arrays that `MonteCarlo` returns for these images.
+        searched: Int, the number of test images among which the most uncertain ones were found.
         export: The folder of the SavedModel.
-        difference: The largest difference between the probabilities of the export and of the model.
+        difference: The largest difference between the probabilities of the export and of the model, on four test
+            images.
     """
 
     config: RunConfig
@@ -39,6 +41,7 @@ class Section:
     images: np.ndarray
     labels: np.ndarray
     answers: dict[str, np.ndarray]
+    searched: int
     export: Path
     difference: float
 
@@ -58,12 +61,13 @@ def write_report(path: Path, sections: list[Section], out: Path) -> Path:
 def _values(section: Section) -> dict[str, object]:
     """Returns the values of the template for one model."""
     config = section.config
+    uncertain = f"those with the largest mutual information among the first {section.searched}"
     if section.labels.ndim == 3:
         shown_images = pictures.masks(section.images, section.labels, section.answers)
-        shown = "Predicted masks: the first images of the test set (top) and the most uncertain ones (bottom)"
+        shown = f"Predicted masks: the first images of the test set (top), and {uncertain} (bottom)"
     else:
         shown_images = pictures.class_probabilities(section.images, section.labels, section.answers)
-        shown = "Predictions: the first images of the test set (left) and the most uncertain ones (right)"
+        shown = f"Predictions: the first images of the test set (left), and {uncertain} (right)"
     figures = {way: scores.figures() for way, scores in section.scores.items()}
     heads, rows = _table(section.train, figures)
     return {

@@ -39,7 +39,8 @@ def predict_files(
             depends on their size. Two batches of small images may be computed at a time.
         tile: Positive int or None, the tile size in pixels; larger images are read and computed in tiles of this
             size. None for whole images.
-        overlap: Int from 0 to half of `tile`, how many pixels neighbouring tiles share.
+        overlap: Int from 0 to half of `tile`, how many pixels neighbouring tiles share. The default needs tiles of
+            at least 128 pixels.
         on_error: Function that is called with the path and the error of an image that cannot be read; the other
             images are then computed. None raises the error.
 

@@ -1,9 +1,9 @@
 """Intervals for measurements that hold at their level: fitted on images whose numbers are known.
 
-The samples of an image say how uncertain a number is; the known images say how far to trust that. Let `e` be the
-estimate, corrected by its bias, and `s` the scale `w0 + w1 sd + w2 sqrt(e)`, in which `sd` is the deviation of the
-samples. The interval is `e - q s` to `e + q s`, where q is the conformal quantile of `|truth - e| / s` over the
-known images.
+The samples of an image say how uncertain a number is; the known images say how far to trust that. Let `m` be the
+estimate, `e = m + bias` the corrected estimate, and `s` the scale `w0 + w1 sd + w2 sqrt(m)`, in which `sd` is the
+deviation of the samples. The interval is `e - q s` to `e + q s`, but never below 0, where q is the conformal
+quantile of `|truth - e| / s` over the known images.
 """
 
 import itertools

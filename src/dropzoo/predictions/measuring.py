@@ -117,8 +117,8 @@ def measure_image(
     """Returns the measurements of an image.
 
     An object of the mean exists in a sample if the sample has an object that overlaps it by more than half of
-    their union; its probability is the share of such samples. The interval of its area covers its areas in these
-    samples.
+    their union; its probability is the share of such samples. The interval of its area holds the share `how.level`
+    of its areas in these samples.
 
     Args:
         mean: Class ids of the mean, `(height, width)`.

@@ -51,7 +51,8 @@ class RunConfig(Settings):
         ...: See `Settings`.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a setting of the training is out of its range. Errors in the data, the model and its dropout
+            are found by `load_data` and `build`.
 
     Reference:
         Snapshots: Huang et al., "Snapshot Ensembles: Train 1, get M for free", 2017, arXiv:1704.00109.

@@ -168,7 +168,7 @@ class Details:
         return marks
 
     def classes(self) -> list[dict[str, Any]]:
-        """Returns a row of scores for each class; None where a class does not occur."""
+        """Returns a row of scores for each class; None for a score that would divide by 0."""
         rows = []
         for label, name in enumerate(self.info.class_names):
             right = self.confusion[label, label]

@@ -1,5 +1,7 @@
 """The devices of this machine."""
 
+import os
+
 import tensorflow as tf
 
 
@@ -18,7 +20,11 @@ def prepare_devices() -> str:
         except RuntimeError:  # TensorFlow uses the GPU already, so the setting is fixed
             grows = bool(tf.config.experimental.get_memory_growth(gpu))
     if not gpus:
-        return f"CPU only, {tf.config.threading.get_intra_op_parallelism_threads() or 'all'} threads per operation"
+        # If the program has not set the number, TensorFlow reads the environment variable.
+        said = os.environ.get("TF_NUM_INTRAOP_THREADS", "").strip()
+        said = said if said.isdecimal() and int(said) else "all"
+        threads = str(tf.config.threading.get_intra_op_parallelism_threads() or said)
+        return f"CPU only, {threads} thread{'s' * (threads != '1')} per operation"
     names = sorted({tf.config.experimental.get_device_details(gpu).get("device_name", "unknown") for gpu in gpus})
     memory = "memory grows" if grows else "TensorFlow reserves all memory"
     return f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} ({', '.join(names)}, {memory})"

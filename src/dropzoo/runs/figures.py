@@ -24,8 +24,10 @@ class Figures(TypedDict, total=False):
 
     Attributes:
         accuracy: Float in [0, 1].
-        mean_iou: Float in [0, 1], over the classes that occur. For segmentation only.
-        iou: Dict of the intersection over union of each class; None if it does not occur. For segmentation only.
+        mean_iou: Float in [0, 1], the mean over the classes that occur in the true or the predicted masks. For
+            segmentation only.
+        iou: Dict of the intersection over union of each class; None for a class that occurs in neither the true
+            nor the predicted masks. For segmentation only.
         nll: Float, the negative log-likelihood in nats.
         calibrated_nll: Float, the NLL with the temperature that fits the validation images. Sweeps record it.
         brier: Float in [0, 2], the Brier score.

@@ -23,12 +23,12 @@ class Predictor:
 
     Attributes:
         predict: Function from float32 images in [0, 1], `(batch, height, width, channels)`, to a dict of arrays:
-            the probabilities `mean`, `predictive_entropy` and, if there are several samples or members, `variance`
-            and `mutual_information`. A model with a single output unit gives the probabilities of two classes. For
-            a regression, `mean` is values, and there are no entropies. A predictor that was loaded with
-            `votes=True` adds `votes`, `(batch, ..., classes)`: for each class, the number of samples in which it
-            is the likeliest class; for each label, the number of samples in which its probability is above 0.5. A
-            calibration adds the answers of its guarantees.
+            the probabilities `mean`, `predictive_entropy` and, if there are several samples or members or a
+            calibration, `variance` and `mutual_information`. A model with a single output unit gives the
+            probabilities of two classes. For a regression, `mean` is values, and there are no entropies. A
+            predictor that was loaded with `votes=True` adds `votes`, `(batch, ..., classes)`: for each class, the
+            number of samples in which it is the likeliest class; for each label, the number of samples in which
+            its probability is above 0.5. A calibration adds the answers of its guarantees.
         input_shape: `(height, width, channels)`, with None for a size that is not fixed.
         class_names: Tuple of the names of the classes, labels or values; None if they are not known.
         pixels: The range of the pixels that the model takes.

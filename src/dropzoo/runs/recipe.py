@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from dropzoo.common.checks import parse_spec, unknown
@@ -113,6 +114,16 @@ def optimizer(
         return OPTIMIZERS[name](rate, **arguments, **clipped, **averaged)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Cannot make the optimizer {spec!r}: {error}") from None
+
+
+def check_optimizer(spec: str, rate: float) -> None:
+    """Raises a ValueError as `optimizer` does.
+
+    The variables of the optimizer are made in a graph of their own. An eager variable would start TensorFlow, and
+    then its devices and the connections of several workers can no longer be set up.
+    """
+    with tf.Graph().as_default():
+        optimizer(spec, rate)
 
 
 def is_exhausted(losses: Sequence[float], patience: int) -> bool:

@@ -5,11 +5,8 @@ import inspect
 import re
 from typing import Any, TypeVar
 
-import tensorflow as tf
-
 from dropzoo.common.checks import check_choice, check_count, check_positive
-from dropzoo.runs.recipe import SCHEDULES
-from dropzoo.runs.recipe import optimizer as make_optimizer
+from dropzoo.runs.recipe import SCHEDULES, check_optimizer
 from dropzoo.training.loop.mixing import check_mix
 
 _T = TypeVar("_T")
@@ -88,7 +85,7 @@ class Settings:
             often.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a setting of the training is out of its range. `load_data` checks the settings of the data.
     """
 
     data: str
@@ -147,8 +144,7 @@ class Settings:
             raise ValueError(
                 f"`deep_supervision` must be True or False. Received: deep_supervision={self.deep_supervision!r}"
             )
-        with tf.Graph().as_default():  # a variable outside would start TensorFlow, too early for several workers
-            make_optimizer(self.optimizer, self.learning_rate)
+        check_optimizer(self.optimizer, self.learning_rate)
         for name in ("mixup", "cutmix"):
             check_mix(getattr(self, name), name)
 

@@ -28,7 +28,10 @@ class InputRate:
 
 
 def input_rate(data: training.Data, seconds: float = 10.0) -> InputRate:
-    """Measures the speed of the input for about `seconds` seconds, over at least ten batches of each epoch."""
+    """Measures the speed of the input for about `seconds` seconds, over at least ten batches of each epoch.
+
+    An epoch of fewer batches is measured to its end.
+    """
     start = time.perf_counter()
     first_batch, rates = 0.0, []
     for epoch in itertools.count():
