@@ -72,11 +72,15 @@ def sites_of(model: keras.Model, edges: bool = False) -> list[Site]:
     every, inside = places(model, final=True), dropout_inside(model)
     found: dict[str, Site] = {}
     of_place = collections.defaultdict(list)
+    on_one_edge = set()  # the ids of the places that an edge already stands for
     for edge in edges_of(every) if edges else []:
         if edge.place.branches:
             of_place[id(edge.place)].append(_edge_as_site(edge))
+            if edge.via is not None and not edge.via.branches:
+                on_one_edge.add(id(edge.via))
     for place in every:
-        own = [as_site(place, inside)] if is_listed(place) and not place.is_final else []
+        listed = is_listed(place) and not place.is_final and id(place) not in on_one_edge
+        own = [as_site(place, inside)] if listed else []
         for site in [*own, *of_place[id(place)]]:
             found.setdefault(site.name, site)
     return list(found.values())
