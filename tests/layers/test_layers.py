@@ -48,6 +48,7 @@ def test_get_and_describe_are_inverse(spec, description):
         ("dropout:0.3,seed", "Cannot make|Received"),
         ("dropout:0.3,5 5", "name:rate,option=value"),
         ({"rate": 0.3}, "A dropout spec must be a float"),
+        ({"name": ["dropout"], "rate": 0.3}, r"A dropout spec must be a float.* a dict with \"name\" \(a str\)"),
         (None, "A dropout spec must be a float"),
         (1.0, "rate=1.0"),
     ],
