@@ -124,8 +124,8 @@ def _refuse_predictors(model: object) -> None:
         )
     if isinstance(model, Rival):
         raise ValueError(
-            "`export_model` takes a keras.Model or an Ensemble. The transforms of test-time augmentation cannot be "
-            "exported: pass the model alone, and average its answers to the transformed images yourself. "
+            "`export_model` takes a keras.Model or an Ensemble. The transforms of test-time augmentation cannot "
+            "be exported: pass the model alone, and average its answers to the transformed images yourself. "
             f"Received: {type(model)}"
         )
 
