@@ -122,10 +122,10 @@ def get(spec: Any) -> keras.Layer:
         return _make(spec, "dropout", (spec,), {})
     if isinstance(spec, str):
         return _make(spec, *parse_spec(spec, "name:rate,option=value"))
-    if isinstance(spec, dict) and "name" in spec:
+    if isinstance(spec, dict) and isinstance(spec.get("name"), str):
         return _make(spec, spec["name"], (), {key: value for key, value in spec.items() if key != "name"})
     raise ValueError(
-        'A dropout spec must be a float, "name:rate,option=value", a dict with "name", or a layer. '
+        'A dropout spec must be a float, "name:rate,option=value", a dict with "name" (a str), or a layer. '
         f"Received: {spec!r}"
     )
 

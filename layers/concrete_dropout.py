@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropzoo.common.checks import check_positive, check_rate
+from dropzoo.common.checks import check_count, check_positive, check_rate
 from dropzoo.layers._base import Stochastic
 from dropzoo.layers._registry import register_layer
 from dropzoo.layers.draws import Draw, Tensor
@@ -94,7 +94,7 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
             )
         super().__init__(layer, seed=seed, **kwargs)
         self._initial_rate = check_rate(rate)
-        self.data_size = check_positive(data_size, "data_size")
+        self.data_size = check_count(data_size, "data_size")
         self.spatial = isinstance(layer, keras.layers.Conv2D) if spatial is None else spatial
         self.length_scale = check_positive(length_scale, "length_scale")
         self.temperature = check_positive(temperature, "temperature")

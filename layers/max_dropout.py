@@ -1,5 +1,8 @@
 """Dropout of the strongest activations."""
 
+from typing import Any
+
+import keras
 from keras import ops
 
 from dropzoo.layers._base import BaseDropout
@@ -48,6 +51,10 @@ class MaxDropout(BaseDropout):
         Santos et al., "MaxDropout: Deep Neural Network Regularization Based on Maximum Output Values", 2020,
         arXiv:2007.13723.
     """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.input_spec = keras.InputSpec(min_ndim=2)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         shape = ops.shape(inputs)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from dropzoo.common.checks import check_choice
@@ -56,6 +57,7 @@ class ShakeDrop(BaseDropout):
     def __init__(self, rate: float, level: str = "sample", seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         self.level = check_choice(level, "level", ("sample", "channel", "unit"))
+        self.input_spec = keras.InputSpec(min_ndim=2)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         shape = tuple(ops.shape(inputs))

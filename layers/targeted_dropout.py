@@ -3,6 +3,7 @@
 import numbers
 from typing import Any
 
+import keras
 from keras import ops
 
 from dropzoo.common.checks import check_data_format
@@ -69,6 +70,7 @@ class TargetedDropout(BaseDropout):
             )
         self.target_fraction = target_fraction
         self.data_format = check_data_format(data_format)
+        self.input_spec = keras.InputSpec(min_ndim=2)
 
     def drop(self, inputs: Tensor, rate: Tensor, draw: Draw) -> Tensor:
         rank = len(inputs.shape)

@@ -72,11 +72,15 @@ def sites_of(model: keras.Model, edges: bool = False) -> list[Site]:
     every, inside = places(model, final=True), dropout_inside(model)
     found: dict[str, Site] = {}
     of_place = collections.defaultdict(list)
+    on_one_edge = set()  # the ids of the places that an edge already stands for
     for edge in edges_of(every) if edges else []:
         if edge.place.branches:
             of_place[id(edge.place)].append(_edge_as_site(edge))
+            if edge.via is not None and not edge.via.branches:
+                on_one_edge.add(id(edge.via))
     for place in every:
-        own = [as_site(place, inside)] if is_listed(place) and not place.is_final else []
+        listed = is_listed(place) and not place.is_final and id(place) not in on_one_edge
+        own = [as_site(place, inside)] if listed else []
         for site in [*own, *of_place[id(place)]]:
             found.setdefault(site.name, site)
     return list(found.values())
@@ -164,9 +168,7 @@ class Sites:
         self._seed = random.randint(1, 2**31 - 1)
         plan = {check_pattern(key): spec for key, spec in as_patterns(dropout, paper).items()}
         with random_untouched():
-            self._layers = {pattern: spec if spec is None else layers.get(spec) for pattern, spec in plan.items()}
-        for layer in filter(None, self._layers.values()):
-            check_site_layer(layer)
+            self._layers = {pattern: spec if spec is None else site_layer(spec) for pattern, spec in plan.items()}
         self._unused = set(plan)
         self._names: list[str] = []
 
@@ -186,14 +188,28 @@ class Sites:
                 raise unknown("site", pattern, self._names)
 
 
-def check_site_layer(layer: keras.Layer) -> keras.Layer:
-    """Returns a layer that can be used at a site; raises a ValueError for one that replaces another layer."""
-    if layers.is_stochastic(layer) and not layers.is_dropout(layer):
+def site_layer(spec: Any) -> keras.Layer:
+    """Returns a new layer for a site from its spec.
+
+    Raises:
+        ValueError: If the spec is wrong, or if the layer replaces another layer.
+    """
+    name = spec.partition(":")[0].strip() if isinstance(spec, str) else None
+    name = spec.get("name") if isinstance(spec, dict) else name
+    if isinstance(name, str) and name in layers.list_layers():  # before it is made: its arguments are others
+        _refuse_replacing(layers.get_class(name))
+    layer = layers.get(spec)
+    _refuse_replacing(type(layer))
+    return layer
+
+
+def _refuse_replacing(cls: type[keras.Layer]) -> None:
+    """Raises a ValueError for the class of a layer that replaces another layer."""
+    if issubclass(cls, layers.Stochastic) and not issubclass(cls, layers.BaseDropout):
         raise ValueError(
-            f"{type(layer).__name__} replaces a layer of a model, so it cannot be put at a site. Layers for "
+            f"{cls.__name__} replaces a layer of a model, so it cannot be put at a site. Layers for "
             f"sites: {', '.join(layers.list_layers(sites_only=True))}"
         )
-    return layer
 
 
 def check_pattern(key: Any) -> str:

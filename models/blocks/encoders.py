@@ -129,7 +129,10 @@ def _features(
             numbers[automatic] = numbers.get(automatic, 0) + 1
             layer.name = f"{automatic}_{numbers[automatic]}"
         shape: Any = shapes[id(call.outputs[0])]
-        if isinstance(layer, (*_PLAIN, EncoderInput, PadToMultiple)) or len(shape) != 4 or shape[1] < 2:
+        if isinstance(layer, (*_PLAIN, EncoderInput, PadToMultiple)) or len(shape) != 4:
+            continue
+        # Pooled features inside the network have one row, and so has its last feature map for 32 pixels.
+        if shape[1] < 2 and call.outputs[0] is not network.outputs[0]:
             continue
         features[round(math.log2(size[0] / shape[1]))] = call.outputs[0]
     check_choice(depth, "depth", tuple(level for level in features if level))

@@ -4,6 +4,7 @@ A nested model that is called twice appears twice. Its symbolic tensors would st
 identified by numbers instead. Nothing is cloned; the layers themselves are called.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,21 +107,25 @@ class Unrolled:
         model: A Keras model.
         structure: The structure of the inputs, with symbolic tensors; `model.input` if the model has it.
         outputs: List of symbolic tensors, the model's outputs; `model.outputs` if the model has them.
+        input_names: Names of the inputs, for a model whose inputs have no layers.
 
     Attributes:
         steps: The steps, in Keras' order.
         symbols: A symbolic tensor for each number; the first ones are the inputs.
-        names: The name of the layer that makes each tensor, by number.
+        names: The name of the layer that makes each tensor, or of an input without a layer, by number.
         inputs: The numbers of the model's inputs.
         outputs: The numbers of the model's outputs.
     """
 
-    def __init__(self, model: keras.Model, structure: Any, outputs: list[keras.KerasTensor]) -> None:
+    def __init__(
+        self, model: keras.Model, structure: Any, outputs: list[keras.KerasTensor], input_names: Sequence[str] = ()
+    ) -> None:
         self.steps: list[Step] = []
         self.symbols: list[keras.KerasTensor] = keras.tree.flatten(structure)
         nodes = nodes_of(recorded_graph(model)) if recorded_graph(model) is not None else []
         layers = {id(tensor): node.operation.name for node in nodes if node.is_input for tensor in node.outputs}
-        self.names: list[str] = [layers.get(id(each), each.name) for each in self.symbols]
+        others = input_names or [each.name for each in self.symbols]
+        self.names: list[str] = [layers.get(id(x), name) for x, name in zip(self.symbols, others, strict=True)]
         self.inputs = tuple(range(len(self.symbols)))
         self.outputs = self._add(model, None, self.inputs, outputs, structure)
 

@@ -16,7 +16,7 @@ from dropzoo.models.graph.random import describe_random, random_layers
 from dropzoo.models.graph.record import recorded, remember
 from dropzoo.models.graph.walk import Call, check_graph, walk
 from dropzoo.models.names import named_layers
-from dropzoo.models.sites import check_site_layer
+from dropzoo.models.sites import site_layer
 from dropzoo.models.surgery.check import (
     OtherOutputs,
     acting_in_inference,
@@ -87,7 +87,7 @@ def retrofit(model: keras.Model, plan: dict[Key, Any] | str, share_weights: bool
     changes = Changes()
     changed: list[tuple[str, keras.Layer]] = []
     for place, spec in resolve(model, plan).items():
-        layer = None if spec is None else check_site_layer(layers.get(spec))
+        layer = None if spec is None else site_layer(spec)
         if layer is not None:
             changed.append((place.name, layer))
         if isinstance(place, Call):

@@ -49,8 +49,9 @@ def check_format(format: str, precision: str, path: Path, overwrite: bool) -> No
     check_choice(format, "format", FORMATS)
     if precision not in _PRECISIONS[format]:
         only = " (int8 needs `examples`, in Python)" if "int8" in _PRECISIONS[format] else ""
+        one_of = "one of " if len(_PRECISIONS[format]) > 1 else ""
         raise ValueError(
-            f"`precision` must be one of {', '.join(_PRECISIONS[format])}{only} for format={format!r}. "
+            f"`precision` must be {one_of}{', '.join(_PRECISIONS[format])}{only} for format={format!r}. "
             f"Received: precision={precision!r}"
         )
     meant = next((name for name, suffix in _SUFFIXES.items() if path.suffix == suffix), "saved_model")

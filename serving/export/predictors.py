@@ -93,6 +93,7 @@ def predictors_of(
                 f"Received: sampling={sampling!r}, seed={seed}"
             )
         return _of_ensemble(model, num_samples, calibration, said)
+    _refuse_predictors(model)
     check_keras_model(model)
     if calibration is None:
         with or_without_samples():
@@ -112,6 +113,21 @@ def predictors_of(
     mc = MonteCarlo(model, num_samples or facts.num_samples, seed=seed, calibration=calibration, **said)
     one_pass = mc if not calibration.sites else None
     return Predictors([model], mc.reader, one_pass, mc if num_samples else None, calibration)
+
+
+def _refuse_predictors(model: object) -> None:
+    """Raises a ValueError for a predictor that is no `Ensemble`, and says how to export its model."""
+    if isinstance(model, MonteCarlo):
+        raise ValueError(
+            "`export_model` takes the model of a MonteCarlo: pass `mc.model`, and num_samples, sampling, seed and "
+            f"calibration as in the MonteCarlo. Received: {type(model)}"
+        )
+    if isinstance(model, Rival):
+        raise ValueError(
+            "`export_model` takes a keras.Model or an Ensemble. The transforms of test-time augmentation cannot "
+            "be exported: pass the model alone, and average its answers to the transformed images yourself. "
+            f"Received: {type(model)}"
+        )
 
 
 def _of_ensemble(

@@ -1,8 +1,10 @@
 """Samplers use a calibration here: they check that it fits, temper each sample, and add the answers."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from dropzoo.serving.calibration.calibration import Calibration
@@ -85,6 +87,21 @@ def check_calibration(
     calibration.check(facts_of(readers, num_samples, sampling, transforms))
 
 
+def check_sites(calibration: Calibration, model: keras.Model) -> None:
+    """Raises the ValueError of `check_calibration` if a model has other sites than the calibrated one.
+
+    Args:
+        calibration: The calibration.
+        model: The model, or the first member of an ensemble. Nothing is checked if it is not built.
+    """
+    if model.built:
+        calibration.check(dataclasses.replace(calibration.facts, sites=_sites_of(model)))
+
+
+def _sites_of(model: keras.Model) -> dict[str, str]:
+    return {name: type(layer).__name__ for name, layer in named_sites(model).items()}
+
+
 def facts_of(
     readers: Sequence[Reader], num_samples: int, sampling: str | None, transforms: tuple[str, ...] = ()
 ) -> Facts:
@@ -105,7 +122,7 @@ def facts_of(
         first.outputs[0].kind,
         tuple(tuple(shape[1:]) for shape in first.inputs.shapes),
         tuple(first.outputs[0].shape[1:]),
-        {name: type(layer).__name__ for name, layer in named_sites(first.model).items()},
+        _sites_of(first.model),
         len(readers),
         num_samples,
         sampling,

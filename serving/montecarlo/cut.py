@@ -18,7 +18,8 @@ class Cut:
     each sample.
 
     Attributes:
-        frontier: Names of the layers whose outputs are computed once and read by every sample.
+        frontier: Names of the layers whose outputs are computed once and read by every sample. An input of a
+            subclassed model has no layer: it is called `input_1`, or by its key if the model takes a dict.
         f: Float in [0, 1], the trunk's share of the multiplications (of convolutions, dense layers and the like).
         num_samples: Int, the number T of samples; with `num_samples="auto"` the largest number.
         speedup: Float, the upper bound on the gain over T whole passes, `1 / (f / T + 1 - f)`, if time is

@@ -12,7 +12,7 @@ import tensorflow as tf
 from dropzoo.common.checks import check_seed
 from dropzoo.models.graph.record import load_model
 from dropzoo.serving.calibration.calibration import Calibration
-from dropzoo.serving.montecarlo.calibrated import check_calibration, is_of_samples
+from dropzoo.serving.montecarlo.calibrated import check_calibration, check_sites, is_of_samples
 from dropzoo.serving.montecarlo.inputs import InputsLike, emptied, filled
 from dropzoo.serving.montecarlo.kinds import saved_loss
 from dropzoo.serving.montecarlo.members import MemberSamples, samplers_of, seed_of_member
@@ -199,6 +199,8 @@ class Ensemble(Rival):
             readers = [Reader(model, kind, from_logits) for model, kind in pairs]
             passes = Passes(readers[0], [answer_of(each, calibration) for each in readers], calibration)
         else:
+            if calibration is not None and sites is not None:
+                check_sites(calibration, self.models[0])
             self.samplers = samplers_of(self.models, tasks, from_logits, num_samples, sampling, sites, seed)
             readers = [each.reader for each in self.samplers]
             passes = MemberSamples(self.samplers, calibration)

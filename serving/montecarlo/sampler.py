@@ -317,13 +317,13 @@ class MonteCarlo:
     def _open(self) -> None:
         """Makes the model ready for sampling, once its inputs and outputs are known."""
         self.task = self.reader.task if self.task is None else self.task
+        if self.calibration is not None:  # before its sites are looked for, which another model does not have
+            drops = self.sampling if self.sites else None
+            check_calibration(self.calibration, [self.reader], self.max_samples, drops)
         self._stage = Stage(self.reader, self.sites, self._cache)
         if self.fold not in ("auto", 1) and (why := self._stage.why_not_folded):
             raise ValueError(f"{why}; pass fold=1. Received: fold={self.fold!r}")
         self._stage.warn(self.sampling)
-        if self.calibration is not None:
-            drops = self.sampling if self.sites else None
-            check_calibration(self.calibration, [self.reader], self.max_samples, drops)
         wanted = Wanted(
             count=self.max_samples,
             auto=self.auto,

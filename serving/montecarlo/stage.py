@@ -40,7 +40,7 @@ class Stage:
     def __init__(self, reader: Reader, sites: Sites, cache: bool) -> None:
         model = reader.model
         self._reader, self.states = reader, States(model)
-        self._graph = Unrolled(model, reader.inputs.structure, reader.symbols)
+        self._graph = Unrolled(model, reader.inputs.structure, reader.symbols, reader.inputs.names)
         self._found = redirectable(model)
         with TRACING:
             self._codes = codes_of(model, self._graph, self._found)

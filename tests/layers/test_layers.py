@@ -48,6 +48,7 @@ def test_get_and_describe_are_inverse(spec, description):
         ("dropout:0.3,seed", "Cannot make|Received"),
         ("dropout:0.3,5 5", "name:rate,option=value"),
         ({"rate": 0.3}, "A dropout spec must be a float"),
+        ({"name": ["dropout"], "rate": 0.3}, r"A dropout spec must be a float.* a dict with \"name\" \(a str\)"),
         (None, "A dropout spec must be a float"),
         (1.0, "rate=1.0"),
     ],
@@ -133,10 +134,16 @@ def test_wrong_rank_is_refused():
         layers.Dropout(0.5, noise_shape=(1, 1, None))(tf.ones((2, 3)), training=True)
 
 
-@pytest.mark.parametrize("name", ["dropout", "drop_path", "max_dropout", "u_out"])
+@pytest.mark.parametrize("name", ["dropout", "drop_path", "u_out"])
 def test_what_has_no_batch_is_refused(name):
     with pytest.raises(ValueError, match="expected min_ndim=1, found ndim=0"):
         layers.get(f"{name}:0.5")(np.float32(3.0), training=True)
+
+
+@pytest.mark.parametrize("name", ["masksembles", "max_dropout", "shake_drop", "targeted_dropout"])
+def test_what_has_no_axis_besides_the_batch_is_refused(name):
+    with pytest.raises(ValueError, match="expected min_ndim=2, found ndim=1"):
+        layers.get(f"{name}:0.5")(tf.ones(3), training=True)
 
 
 def test_rate_is_live_inside_fit():

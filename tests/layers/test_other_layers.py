@@ -320,3 +320,9 @@ def test_layers_are_made_by_name():
 def test_concrete_dropout_needs_a_layer_with_a_kernel():
     with pytest.raises(ValueError, match=r"must be a keras.layers.Dense or Conv2D"):
         layers.ConcreteDropout(keras.layers.Flatten(), data_size=10)
+
+
+@pytest.mark.parametrize("data_size", [1.5, 0, True, "10"])
+def test_concrete_dropout_needs_a_number_of_samples(data_size):
+    with pytest.raises(ValueError, match=f"`data_size` must be a positive int. Received: data_size={data_size!r}"):
+        layers.ConcreteDropout(keras.layers.Dense(2), data_size=data_size)

@@ -192,6 +192,7 @@ WRONG_BEFORE_THE_BUILDER: tuple[tuple[dict[str, Any], str], ...] = (
     ({"activatoin": "relu"}, "Unknown option of .* 'activatoin'. Did you mean 'activation'"),
     ({"dropout": {"moduel*": models.ramp(0, 0.1)}}, "Unknown site 'moduel.'"),
     ({"dropout": {"*": {"name": "drop_connect_dense", "units": 3, "rate": 0.1}}}, "cannot be put at a site"),
+    ({"dropout": {"*": "drop_connect_dense:.1"}}, "DropConnectDense replaces a layer of a model"),
     ({"dropout": {"*": 1.5}}, "rate=1.5"),
     ({"dropout": {"*": "dropuot:0.2"}}, "Did you mean 'dropout'"),
     ({"dropout": {"*": "spatial_dropout3d:0.2"}}, "Cannot put 'spatial_dropout3d:0.2' at site"),

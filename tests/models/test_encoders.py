@@ -89,6 +89,19 @@ def test_it_learns_and_comes_back(tmp_path):
     assert same(loaded(x), model(x)) and models.list_sites(loaded) == models.list_sites(model)
 
 
+@pytest.mark.costly(keep=1)
+@pytest.mark.parametrize("shape", [(32, 32, 3), (20, 70, 1)])
+def test_the_smallest_size_may_be_given(shape):
+    """The encoder's last features then have one row; the network is the one for images of any size."""
+    fixed = models.build_model("unet", input_shape=shape, **TINY)
+    open_sizes = models.build_model("unet", input_shape=(None, None, shape[2]), **TINY)
+    open_sizes.set_weights(fixed.get_weights())
+    x = images(*shape)
+    assert fixed(x).shape == (1, *shape[:2], 3)
+    assert same(fixed(x), open_sizes(x))
+    assert [s.name for s in models.list_sites(fixed)] == [s.name for s in models.list_sites(open_sizes)]
+
+
 @pytest.mark.slow
 def test_nasnet_of_one_size():
     model = models.build_model(

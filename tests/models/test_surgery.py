@@ -46,6 +46,8 @@ WRONG = [
     (functional, {"conv1": 1.5}, r"`rate` must be a number in \[0, 1\)"),
     (functional, {"conv1": "drop_blok2d:0.1"}, "Unknown layer 'drop_blok2d'. Did you mean 'drop_block2d'"),
     (functional, {"conv1": layers.DropConnectDense(3, 0.1)}, "cannot be put at a site"),
+    (functional, {"conv1": "drop_connect_dense:0.1"}, "DropConnectDense replaces a layer of a model"),
+    (functional, {"conv1": {"name": "concrete_dropout"}}, "ConcreteDropout replaces a layer of a model"),
     (functional, {"conv1": K.Dense(3)}, "must keep the shape of its input and have no weights"),
     (functional, {"flatten": "spatial_dropout2d:0.1"}, "Cannot put 'spatial_dropout2d:0.1' at site 'flatten'"),
     (functional, {"after:Conv3D": 0.1}, "Unknown layer or class 'Conv3D'. Did you mean 'Conv2D'"),

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from _answers import RANDOM, answers
 from dropzoo import layers, serving
+from dropzoo.models import build_model
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +261,20 @@ class TestUse:
         one = serving.calibrate(identity, images, labels, verbose=0)
         with pytest.raises(ValueError, match="sites that are new here: first, second"):
             serving.MonteCarlo(dropping, calibration=one)
+        plan = {"module1": 0.2}
+        shape = {"input_shape": (8, 8, 1), "filters": (2,), "num_classes": 4}
+        other = build_model("simple_cnn", dropout=plan, **shape)
+        with pytest.raises(
+            ValueError,
+            match="made for another predictor .shape of the input.*missing here: first, second; sites that are "
+            "new here: module1",
+        ):
+            serving.MonteCarlo(other, calibration=cal)
+        with pytest.raises(ValueError, match="made for another predictor .*missing here: first, second"):
+            serving.MonteCarlo(build_model("simple_cnn", **shape), calibration=cal)
+        of_two = serving.calibrate(serving.Ensemble([dropping] * 2, num_samples=4), images, labels, verbose=0)
+        with pytest.raises(ValueError, match="made for another predictor .*missing here: first, second"):
+            serving.Ensemble([other] * 2, calibration=of_two)
         with pytest.raises(ValueError, match="already has a calibration"):
             serving.calibrate(serving.MonteCarlo(dropping, calibration=cal), images, labels, verbose=0)
         with pytest.raises(ValueError, match="a Calibration"):

@@ -158,6 +158,12 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path):
         (model, {"calibration": cal, "sampling": "independent"}, "made for sampling='balanced'"),
         (model, {"calibration": "calibration.json"}, "a Calibration"),
         (small(4), {"calibration": cal}, "another predictor"),
+        (serving.MonteCarlo(model), {}, "takes the model of a MonteCarlo: pass `mc.model`"),
+        (
+            serving.TestTimeAugmentation(maps()),
+            {},
+            "takes a keras.Model or an Ensemble. The transforms of test-time",
+        ),
         (model, {"calibration": cal, "card": {"calibration": "mine"}}, "fills in itself"),
         (ensemble, {"calibration": cal}, "number of members"),
         (ensemble, {"num_samples": 7}, "are its 2 members"),

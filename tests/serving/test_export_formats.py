@@ -19,7 +19,7 @@ from dropzoo import serving
         ("a.onnx", {"format": "litert"}, "`path` must end in '.tflite'"),
         ("a.tflite", {}, "Pass format='litert' for a .tflite file"),
         ("a.onnx", {"format": "openvino"}, "`path` must end in '.xml'"),
-        ("a", {"precision": "float16"}, "`precision` must be one of float32 for format='saved_model'"),
+        ("a", {"precision": "float16"}, "`precision` must be float32 for format='saved_model'"),
     ],
 )
 def test_bad_arguments(name, options, message, tmp_path):

@@ -1,6 +1,7 @@
 """Monte-Carlo dropout: where a model is cut, and what that is worth."""
 
 import keras
+import numpy as np
 import pytest
 
 from _graphs import joined, late_cnn, nested, opaque, own_call, unet
@@ -8,6 +9,30 @@ from _small_cnn import small_cnn
 from dropzoo import layers, serving
 
 kl = keras.layers
+
+
+class Subclassed(keras.Model):
+    """A model without a graph, of an image or of a dict of two."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.dense = layers.Dropout(0.5), kl.Dense(3)
+
+    def build(self, input_shape):
+        self.dense.build((None, 4))
+
+    def call(self, x, training=None):
+        x = x["left"] + x["right"] if isinstance(x, dict) else x
+        return self.dense(self.drop(x, training=training))
+
+
+@pytest.mark.parametrize("keys, frontier", [((), ("input_1",)), (("left", "right"), ("left", "right"))])
+def test_the_inputs_of_a_subclassed_model_have_names(keys, frontier):
+    mc = serving.MonteCarlo(Subclassed(), 2, from_logits=True)
+    x = np.ones((2, 4), "float32")
+    mc({key: x for key in keys} or x)
+    assert mc.cut().frontier == frontier
+    assert f"computed once, up to: {', '.join(frontier)}\n" in str(mc.cut())
 
 
 def test_where_the_model_is_cut():

@@ -96,6 +96,19 @@ def test_files_of_colours(tmp_path, lines):
         np.testing.assert_array_equal(next(iter(source.train.examples))[1][..., 0], ids())
 
 
+@pytest.mark.parametrize(
+    "greys, names",
+    [((0, 100, 1003), ("0", "100", "1003")), ((0, 100, 200), ("#000000", "#646464", "#c8c8c8"))],
+)
+def test_greys_as_colours_are_named_by_their_values_if_these_have_16_bits(tmp_path, greys, names):
+    for n in range(3):
+        picture(tmp_path / "images" / f"{n}.png")
+        mask(tmp_path / "masks" / f"{n}.png", np.array(greys, np.uint16)[ids(3)])
+    source = read_folder(tmp_path, Reading(masks_as="palette"))
+    assert source.class_names == names
+    np.testing.assert_array_equal(next(iter(source.train.examples))[1][..., 0], ids(3))
+
+
 @pytest.mark.parametrize("void, values", [(255, 3), (11, 11), (0, 3), (128, 2)])
 def test_void_pixels_are_no_class(tmp_path, void, values):
     for n in range(5):

@@ -121,6 +121,24 @@ def test_labels(tmp_path, make, splits):
     assert make is not ham10000 or len({sample.group for sample in table.samples}) == 2
 
 
+@pytest.mark.parametrize(
+    "head, marks, class_names, labels",
+    [
+        ("image,x,y,z", ("1,0,0", "0,1,0", "0,0,1"), ("x", "y", "z"), [0, 1, 2]),
+        ("image,cat,dog,target", ("1.0,0,0", "0,1.0,0", "0,0,1.0"), ("cat", "dog", "target"), [0, 1, 2]),
+        ("image,male,female,y", ("1,0,0", "0,1,1", "0,1,0"), ("0", "1"), [0, 1, 0]),
+        ("image,male,female,y", ("1,0,0", "0,1,0", "0,1,0"), ("0",), [0, 0, 0]),
+        ("image,age,sex,y", ("31,0,0", "45,1,1", "60,0,1"), ("0", "1"), [0, 1, 1]),
+    ],
+)
+def test_a_class_may_have_the_name_of_a_column_of_labels(tmp_path, head, marks, class_names, labels):
+    images(tmp_path, "images/{}.jpg", range(6))
+    write(tmp_path / "truth.csv", f"{head}\n" + "".join(f"{n},{marks[n % 3]}\n" for n in range(6)))
+    table = read_layout(tmp_path, Reading())
+    assert table.class_names == class_names
+    assert [sample.label for sample in table.samples] == labels * 2
+
+
 def isic(root):
     for split in ("Training", "Validation"):
         name = f"ISIC2018_Task1_{split}"

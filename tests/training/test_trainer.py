@@ -260,6 +260,7 @@ def test_bad_arguments_are_refused(tmp_path):
         ({"steps_per_execution": 0}, "`steps_per_execution` must be a positive int"),
         ({"on_nan": "skip"}, "`on_nan` must be one of 'stop', 'restore'"),
         ({"r_drop": -1.0}, "`r_drop` must be a number of at least 0"),
+        ({"r_drop": True}, "`r_drop` must be a number of at least 0. Received: r_drop=True"),
         ({"prefetch_to": "GPU:7"}, "`prefetch_to` must be one of 'CPU:0', 'CPU:1'"),
     ]:
         with pytest.raises(ValueError, match=message):

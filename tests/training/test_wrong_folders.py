@@ -89,6 +89,11 @@ def test_folders_that_are_wrong(tmp_path, make, messages):
         (np.full((6, 8, 1), 1.5, "float32"), "Float images must be in [0, 1]"),
         (np.full((6, 8, 1), np.nan, "float32"), "Float images must be in [0, 1]"),
         (np.ones((6, 8, 1), "int32"), "Expected uint8, uint16 or float images. Received"),
+        (np.full((6, 8, 1), 4095, "int32"), "such as 0,4095"),
+        (np.full((6, 8, 1), -1000, "int32"), "such as -1000,0"),
+        (np.zeros((6, 8, 1), "int32"), "such as 0,255"),
+        (np.linspace(-1000, 3000, 48).reshape(6, 8, 1).astype("int32"), "such as -1000,3000"),
+        (np.full((6, 8, 1), 1.5, "float32"), "such as 0,1.5"),
     ],
 )
 def test_tiffs_that_are_wrong(tmp_path, image, message):

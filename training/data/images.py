@@ -269,8 +269,7 @@ def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None
     if image.dtype in (np.uint8, np.uint16):
         return image
     ways = (
-        "Pass the values to read as black and as white: `value_range` (--value-range), such as "
-        f"{_round(image.min())},{_round(image.max())}"
+        f"Pass the values to read as black and as white: `value_range` (--value-range), such as {_example(image)}"
     )
     if image.dtype.kind != "f":
         raise ValueError(
@@ -288,5 +287,9 @@ def usual(image: np.ndarray, path: Path, value_range: tuple[float, float] | None
     return image.astype(np.float32)
 
 
-def _round(value: Any) -> str:
-    return f"{float(value):.4g}"
+def _example(image: np.ndarray) -> str:
+    """Returns the range of the values of an image as text; for a single value, a range that has it as an end."""
+    low, high = float(image.min()), float(image.max())
+    if f"{low:.4g}" == f"{high:.4g}":
+        low, high = min(low, 0.0), max(high, 0.0) or (255.0 if low == 0 else 0.0)
+    return f"{low:.4g},{high:.4g}"

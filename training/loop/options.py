@@ -15,7 +15,8 @@ def check_options(
     check_choice(jit_compile, "jit_compile", (True, False, "auto"))
     check_count(steps_per_execution, "steps_per_execution")
     check_choice(on_nan, "on_nan", ("stop", "restore"))
-    if not isinstance(r_drop, (int, float)) or not 0 <= r_drop < float("inf"):
+    is_number = isinstance(r_drop, (int, float)) and not isinstance(r_drop, bool)
+    if not is_number or not 0 <= r_drop < float("inf"):
         raise ValueError(f"`r_drop` must be a number of at least 0. Received: r_drop={r_drop!r}")
     if r_drop and not one_output:
         raise ValueError(f"`r_drop` needs a model with one output of known shape. Received: r_drop={r_drop}")

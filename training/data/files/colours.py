@@ -49,6 +49,8 @@ class Palette:
 
 
 def _code(red: int, green: int, blue: int) -> str:
+    if red == green == blue > 255:  # the grey value of a mask of 16 bits
+        return str(red)
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
@@ -94,16 +96,21 @@ def _colour(line: str) -> tuple[tuple[int, int, int], str] | None:
 
 def find_colours(masks: list[np.ndarray]) -> Palette:
     """Returns the colours that occur in masks, in the order of their codes, such as #000000."""
-    codes: set[int] = set()
+    colours: set[tuple[int, int, int]] = set()
     for stored in masks:
-        pixels = np.repeat(stored, 3, axis=2) if stored.shape[2] == 1 else stored[..., :3]
-        codes |= set(np.unique((pixels.astype(np.int64) * (65536, 256, 1)).sum(-1)).tolist())
-    colours = tuple((code >> 16, code >> 8 & 255, code & 255) for code in sorted(codes))
-    return palette_of(colours)
+        if stored.shape[2] == 1:
+            colours |= {(grey, grey, grey) for grey in map(int, np.unique(stored))}
+            continue
+        codes = np.unique((stored[..., :3].astype(np.int64) * (65536, 256, 1)).sum(-1)).tolist()
+        colours |= {(code >> 16, code >> 8 & 255, code & 255) for code in codes}
+    return palette_of(sorted(colours))
 
 
 def palette_of(colours: Sequence[tuple[int, int, int]]) -> Palette:
-    """Returns colours as classes that are named by their codes."""
+    """Returns colours as classes that are named by their codes, or by their grey values if these have 16 bits."""
+    are_grey = all(red == green == blue for red, green, blue in colours)
+    if are_grey and max((red for red, _, _ in colours), default=0) > 255:
+        return Palette(tuple(colours), tuple(str(red) for red, _, _ in colours))
     return Palette(tuple(colours), tuple(_code(*colour) for colour in colours))
 
 

@@ -63,7 +63,24 @@ def find_columns(head: Sequence[str], lines: Sequence[Sequence[str]]) -> dict[st
         del found["mask"]
     if len(head) == 2 and list(found) == ["file"] and heads[1 - found["file"]] not in RUN_LENGTHS:
         found["label"] = 1 - found["file"]
+    if "mask" not in found and _is_class_itself(head, lines, found):
+        del found["label"]
     return found
+
+
+def _is_class_itself(head: Sequence[str], lines: Sequence[Sequence[str]], found: dict[str, int]) -> bool:
+    """Returns whether the column of labels is one of several columns that are classes: a class called `y`.
+
+    Together with at least two columns of 0 and 1, each row has exactly one 1, and the column itself has some.
+    """
+    if "label" not in found:
+        return False
+    others = {name: n for name, n in found.items() if name != "label"}
+    hot = marked_columns(head, lines, others).values()
+    if len(hot) < 3 or found["label"] not in hot:
+        return False
+    marks = [[float(line[n]) for n in hot] for line in lines]
+    return all(sum(row) == 1 for row in marks) and any(float(line[found["label"]]) == 1 for line in lines)
 
 
 def column_of_runs(head: Sequence[str], lines: Sequence[Sequence[str]]) -> int | None:
