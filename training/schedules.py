@@ -211,8 +211,8 @@ def early(rate: float, end: float = 1 / 6, decay: str = "linear") -> Schedule:
 def late(rate: float, start: float = 1 / 6) -> Schedule:
     """Returns the rate schedule of late dropout, 0 until `start` and then `rate`; for networks that overfit.
 
-    In both settings of claim 5 in docs/evidence.md, it was not shown that late dropout is better than dropout in all
-    epochs.
+    In both settings of claim 5 in docs/evidence.md, it was not shown that late dropout is better than dropout in
+    all epochs.
 
     Args:
         rate: Float in [0, 1). The rate from `start` on.
