@@ -85,7 +85,8 @@ def list_sites(model: str | keras.Model, *, edges: bool = False, **options: Any)
             in a nested model is called `<nested model>/<site>`. A layer that is called several times has the sites
             `<layer>_call1`, `<layer>_call2`, ...
         edges: Bool. If True, the result also has edges: a tensor that several layers read has one edge for each of
-            them, such as `"enc->join"`. Dropout on the edge `"enc->join"` affects only `join`.
+            them, such as `"enc->join"`. Dropout on the edge `"enc->join"` affects only `join`. A dropout layer
+            that stands on one edge is listed as this edge.
         options: If `model` is a name, the options of `build_model`; all have defaults.
 
     Raises:

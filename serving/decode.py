@@ -6,7 +6,7 @@ import tensorflow as tf
 
 _PNG_BITS = 24  # the place of the byte that holds the bit depth of a PNG file
 # The bytes before and at the start of EXIF data in JPEG and PNG files, and how many of them are before.
-_EXIF = {b"Exif\0\0": 6, b"eXIfMM\0*": 4, b"eXIfII*\0": 4}
+_EXIF = {b"eXIfMM\0*": 4, b"eXIfII*\0": 4, b"Exif\0\0": 6}
 _EXIF_WITHIN = 2**17  # how far into a file these are looked for
 _ORIENTATION = 274  # the tag
 

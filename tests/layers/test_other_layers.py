@@ -326,3 +326,4 @@ def test_concrete_dropout_needs_a_layer_with_a_kernel():
 def test_concrete_dropout_needs_a_number_of_samples(data_size):
     with pytest.raises(ValueError, match=f"`data_size` must be a positive int. Received: data_size={data_size!r}"):
         layers.ConcreteDropout(keras.layers.Dense(2), data_size=data_size)
+    assert layers.ConcreteDropout(keras.layers.Dense(2), data_size=1000.0).data_size == 1000

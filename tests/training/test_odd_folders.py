@@ -26,7 +26,29 @@ def test_masks_of_photographs_that_exif_turns(tmp_path):
     with pytest.warns(UserWarning, match=r"1 image is turned upright by the EXIF orientation.*2\.jpg"):
         read_folder(tmp_path, Reading())
     turned(tmp_path / "images" / "1.jpg", 6)
-    with pytest.raises(ValueError, match="8x6 with .* of 6x8. The image is turned upright .* turn the mask too"):
+    with pytest.raises(ValueError, match="8x6 with .* of 6x8. The image is turned upright .* Turn the mask too"):
+        read_folder(tmp_path, Reading())
+
+
+def test_masks_in_the_alpha_channel_are_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    for name in "abcd":
+        for folder in ("images", "masks"):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            shape = ids() % 2 * np.uint8(255)
+            Image.fromarray(shape if folder == "images" else np.stack([shape] * 4, -1)).save(path, exif=exif)
+    image, given = next(iter(load_data(tmp_path, batch_size=1, masks_as="alpha").train))
+    np.testing.assert_array_equal(image[..., 0], given)
+
+
+def test_run_lengths_of_images_that_exif_turns_are_doubted(tmp_path):
+    for number in range(4):
+        picture(tmp_path / "images" / f"{number}.jpg")
+    turned(tmp_path / "images" / "2.jpg", 3)
+    (tmp_path / "train.csv").write_text("ImageId,EncodedPixels\n" + "".join(f"{n},1 3 9 2\n" for n in range(4)))
+    with pytest.warns(UserWarning, match=r"1 image is turned upright by the EXIF orientation.*2\.jpg"):
         read_folder(tmp_path, Reading())
 
 

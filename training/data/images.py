@@ -1,5 +1,6 @@
 """Decoding of image and mask files."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,11 +87,12 @@ def read_mask(path: Path, page: int | None = None) -> np.ndarray:
 
 
 def read_alpha(path: Path) -> np.ndarray | None:
-    """Returns the alpha channel of a file, `(height, width)`, or None if it has none."""
+    """Returns the alpha channel of a file, `(height, width)`, upright, or None if it has none."""
     if path.suffix.lower() in TIFF_SUFFIXES | ARRAY_SUFFIXES:
         return None
     with Image.open(path) as image:
-        return np.asarray(image.getchannel("A")) if "A" in image.getbands() else None
+        alpha = np.asarray(image.getchannel("A")) if "A" in image.getbands() else None
+    return None if alpha is None else upright(alpha, orientation_of(path))
 
 
 def _named(read: Callable[[Path, int | None], np.ndarray], path: Path, page: int | None) -> np.ndarray:
@@ -114,7 +116,7 @@ def _image(path: Path, page: int | None) -> np.ndarray:
         pixels = _by_tensorflow(data)
     else:
         pixels = by_pillow(path)
-    return upright(without_alpha(pixels), orientation_of(path))
+    return upright(without_alpha(pixels), stated_orientation(io.BytesIO(data)))
 
 
 def orientation_of(path: Path) -> int:

@@ -18,10 +18,11 @@ from dropzoo.common.seeds import random_untouched
 from dropzoo.training.data import digits
 from dropzoo.training.data.cache import MOST_IN_MEMORY
 from dropzoo.training.data.files.splits import tail_count
+from dropzoo.training.data.files.table import SPLITS
 from dropzoo.training.data.pipeline import Source, Split, as_written, pick
 
-#: How many bytes of a decoded image a byte of a stored JPEG becomes, roughly.
-_BYTES_OF_A_STORED_ONE = 8
+#: How many bytes of a decoded image a byte of a stored image becomes, roughly: of a JPEG, and of a PNG.
+_OF_JPEG, _OF_PNG = 8, 2
 
 EMBEDDED = [digits.Digits.name, digits.DigitScenes.name]
 
@@ -70,8 +71,15 @@ def read_tfds(
         validation=validation,
         test=test,
         key=lambda: f"{builder.info.full_name} {builder.data_path} {validation_split} {seed}",
-        is_large=_BYTES_OF_A_STORED_ONE * int(builder.info.dataset_size) > MOST_IN_MEMORY,
+        is_large=_decoded_bytes(builder, image_key) > MOST_IN_MEMORY,
     )
+
+
+def _decoded_bytes(builder: tfds.core.DatasetBuilder, image_key: str) -> int:
+    """Returns roughly how many bytes the decoded images of the splits that are read have."""
+    stored = sum(int(builder.info.splits[key].num_bytes) for key in SPLITS if key in builder.info.splits)
+    is_png = getattr(builder.info.features[image_key], "encoding_format", None) == "png"
+    return stored * (_OF_PNG if is_png else _OF_JPEG)
 
 
 def _image_and_label(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:

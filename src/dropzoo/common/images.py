@@ -1,6 +1,7 @@
 """Images in files: their orientation, which cameras say in EXIF, the place of their channels, and damage."""
 
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -12,7 +13,8 @@ from PIL.Image import Exif
 Side = TypeVar("Side", bound="int | None")
 
 PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_CHUNKS = 2**16  # of a PNG file, those of 8 KiB being usual
+_MOST_CHUNKS = 2**12  # before the pixels of a PNG file
+_TAIL = 2**14
 
 CHANNELS = (1, 3, 4)
 """How many channels an image that is read from a file can have."""
@@ -72,13 +74,14 @@ def image_shape(shape: Sequence[Side], first: bool | None = None) -> tuple[Side,
 
 
 def png_exif(file: BinaryIO) -> bytes | None:
-    """Returns the EXIF data of a PNG file, which may come after its pixels, without decoding these.
+    """Returns the EXIF data of a PNG file, without decoding its pixels.
 
     Args:
         file: The file, open at any place.
 
     Returns:
-        Bytes, the content of its chunk eXIf; None if there is none.
+        Bytes, the content of its chunk eXIf; None if there is none before the pixels, and none after them that
+        begins in the last 16 KiB of the file.
     """
     file.seek(len(PNG))
     for _ in range(_MOST_CHUNKS):
@@ -86,9 +89,18 @@ def png_exif(file: BinaryIO) -> bytes | None:
         size, kind = int.from_bytes(header[:4], "big"), header[4:]
         if kind == b"eXIf":
             return file.read(size)
-        if kind in (b"IEND", b""):
-            return None
+        if kind in (b"IDAT", b"IEND", b""):
+            break
         file.seek(size + 4, os.SEEK_CUR)
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+    tail = file.read()
+    start = tail.find(b"eXIf")
+    while start >= 4:
+        size = int.from_bytes(tail[start - 4 : start], "big")
+        chunk, check = tail[start : start + 4 + size], tail[start + 4 + size : start + 8 + size]
+        if zlib.crc32(chunk).to_bytes(4, "big") == check:  # and not pixels that look alike
+            return chunk[4:]
+        start = tail.find(b"eXIf", start + 1)
     return None
 
 

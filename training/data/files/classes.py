@@ -172,7 +172,7 @@ def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -
     turned = [
         str(sample.image)
         for sample in table.samples
-        if facts[sample.image].turned and isinstance(sample.mask, Path) and orientation_of(sample.mask) == 1
+        if facts[sample.image].turned and not any(orientation_of(file) > 1 for file in sample.files[1:2])
     ]
     if turned:
         turned = list(dict.fromkeys(turned))
