@@ -94,8 +94,9 @@ class ConcreteDropout(Stochastic, keras.layers.Wrapper):
             )
         super().__init__(layer, seed=seed, **kwargs)
         self._initial_rate = check_rate(rate)
-        whole = isinstance(data_size, float) and data_size.is_integer()  # as files of earlier versions may have it
-        self.data_size = check_count(int(data_size) if whole else data_size, "data_size")
+        if isinstance(data_size, float) and float(data_size).is_integer():  # files of earlier versions have 100.0
+            data_size = int(data_size)
+        self.data_size = check_count(data_size, "data_size")
         self.spatial = isinstance(layer, keras.layers.Conv2D) if spatial is None else spatial
         self.length_scale = check_positive(length_scale, "length_scale")
         self.temperature = check_positive(temperature, "temperature")
