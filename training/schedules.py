@@ -38,7 +38,7 @@ def get_schedule(spec: Schedule | float | str) -> Schedule:
         return constant(spec)
     if not isinstance(spec, str):
         raise ValueError(
-            'A rate schedule is a function from progress to rate, a number, or text such as "linear:0.0,0.3". '
+            'A rate schedule is a number, text such as "linear:0.0,0.3", or a function from progress to rate. '
             f"Received: {spec!r}"
         )
     name, args, kwargs = parse_spec(spec, "name:value,option=value")

@@ -190,7 +190,7 @@ class Trainer:
         The data may have any form that `fit` takes, with or without targets and sample weights, and each of these
         may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches from
 
-        - an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, without any condition;
+        - an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
         - another `tf.data.Dataset`, if each pass gives the same batches;
         - arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
           checkpoint;

@@ -54,7 +54,7 @@ def differences(made_for: Facts, found: Facts) -> list[str]:
     words = {
         "task": "task",
         "input_shapes": "shape of the input",
-        "output_shape": "shape of the output (its last number is that of the classes)",
+        "output_shape": "shape of the output (the last number counts the classes)",
         "members": "number of members",
         "num_samples": "number of samples",
         "sampling": "sampling",

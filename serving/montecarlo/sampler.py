@@ -237,7 +237,7 @@ class MonteCarlo:
 
     @property
     def side_by_side(self) -> bool:
-        """Whether several threads may call this object at the same time: a call changes no variable of the model.
+        """Whether calls change no variable, not even briefly, so that several threads may call at the same time.
 
         A subclassed model, or one that does not show whether it returns logits, must have been sampled before.
         """
@@ -274,7 +274,7 @@ class MonteCarlo:
             stream: Str, the name of the stream: the source of random numbers of one dropout layer.
             rows: uint32 tensor `(batch,)`, a key for each image, which is computed from its content; 0 with fixed
                 masks.
-            sample: Int32 tensor, the number of the sample; a scalar, or `(rows, 1)`.
+            sample: Int32 tensor, the number of the sample; a scalar, or `(batch, 1)`.
         """
         return self._graph.draw(stream, tf.constant(self.seed, tf.int64), rows, sample, True)
 

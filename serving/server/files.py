@@ -24,6 +24,7 @@ from dropzoo.serving.server.hints import send_file
 from dropzoo.serving.server.limits import Limits, Refused
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SMALLER = "Send a smaller image, or start the server with a higher --max-pixels"
 
 
 def check_image(data: bytes, limits: Limits) -> ImageFile:
@@ -51,7 +52,7 @@ def check_image(data: bytes, limits: Limits) -> ImageFile:
         raise Refused(400, "The header of the image cannot be read") from None
     width, height = header.size
     if width * height > limits.max_pixels:
-        raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
+        raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed", _SMALLER)
     return header
 
 
@@ -83,7 +84,8 @@ def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndar
                 raise Refused(400, "The TIFF file has several pages. Send each page as a separate file")
             width, height = page.imagewidth, page.imagelength
             if math.prod(page.shape) > 4 * limits.max_pixels:
-                raise Refused(413, f"The image has {width} x {height} pixels; {limits.max_pixels:,} are allowed")
+                numbers = f"{math.prod(page.shape):,} numbers ({width} x {height} pixels)"
+                raise Refused(413, f"The image has {numbers}; {4 * limits.max_pixels:,} are allowed", _SMALLER)
             try:
                 image = arranged(page.asarray(maxworkers=1), page.axes, page)
             except ValueError as error:

@@ -1,6 +1,7 @@
 """The images behind paths: which files are images, their pages, and parts of them."""
 
 import contextlib
+import io
 import os
 from pathlib import Path
 
@@ -40,6 +41,29 @@ def test_parts_of_a_file_are_parts_of_the_image(pixels, how, tmp_path):
         assert rows.shape == whole.shape == (21, 17, whole.shape[2])
         for place in ((slice(0, 21), slice(0, 17)), (slice(3, 11), slice(5, 16)), (slice(20, 40), slice(0, 1))):
             np.testing.assert_array_equal(rows[place], whole[place])
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_turned_files_are_upright_as_a_whole_and_in_parts(orientation, tmp_path):
+    Image.fromarray(grey(21, 17)).save(tmp_path / "a.tif", tiffinfo={274: orientation}, dpi=(50, 100))
+    with Image.open(io.BytesIO((tmp_path / "a.tif").read_bytes())) as image:  # a path gives wrong rows
+        shown = np.asarray(image)[..., None]  # Pillow turns TIFF files itself
+    (page,) = pages_of(tmp_path / "a.tif", 1)
+    np.testing.assert_array_equal(page.read(), shown)
+    assert page.size == shown.shape[:2]
+    assert page.tags.resolution == ((50, 100) if shown.shape[0] == 21 else (100, 50))
+    with contextlib.closing(Rows(page)) as rows:
+        assert rows.shape == shown.shape
+        for place in ((slice(None), slice(None)), (slice(3, 11), slice(5, 16)), (slice(16, 40), slice(0, 1))):
+            np.testing.assert_array_equal(rows[place], shown[place])
+
+
+def test_a_map_stays_as_it_is_stored(tmp_path):
+    place = (33922, "d", 6, (0.0, 0.0, 0.0, 5.0, 50.0, 0.0), True)
+    pixels = grey(21, 17)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=[place, (274, "H", 1, 6, True)])
+    (page,) = pages_of(tmp_path / "a.tif", 1)
+    np.testing.assert_array_equal(page.read()[..., 0], pixels)
 
 
 @pytest.mark.parametrize(

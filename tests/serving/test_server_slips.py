@@ -10,6 +10,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
+from dropzoo.common.images import upright
 from dropzoo.serving.server.bodies import unzipped
 from dropzoo.serving.server.files import read_tiff
 from dropzoo.serving.server.forms import gzipped
@@ -41,6 +42,14 @@ def test_tiff_files_of_usual_compressions(pixels, compression):
     found = read_tiff(by_pillow(pixels, compression=compression), LIMITS)
     expected = pixels * np.uint8(255) if pixels.dtype == bool else pixels
     np.testing.assert_array_equal(found, expected if pixels.ndim == 3 else expected[..., None])
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "raw"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_tiff_files_are_turned_upright(compression, orientation):
+    shown = upright(GREY[:5], orientation)
+    found = read_tiff(by_pillow(GREY[:5], compression=compression, tiffinfo={274: orientation}), LIMITS)
+    np.testing.assert_array_equal(found, shown[..., None])
 
 
 def test_a_stack_is_not_answered_by_its_first_page():

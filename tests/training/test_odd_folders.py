@@ -23,7 +23,7 @@ def test_masks_of_photographs_that_exif_turns(tmp_path):
     """The mask of an image on its side has another size, and that of one upside down may only seem to fit."""
     pairs(tmp_path, 4, "images/{}.jpg", "masks/{}.png")
     turned(tmp_path / "images" / "2.jpg", 3)
-    with pytest.warns(UserWarning, match=r"1 image is turned upright by the EXIF orientation.*2\.jpg"):
+    with pytest.warns(UserWarning, match=r"1 image is turned upright by the orientation in the file.*2\.jpg"):
         read_folder(tmp_path, Reading())
     turned(tmp_path / "images" / "1.jpg", 6)
     with pytest.raises(ValueError, match="8x6 with .* of 6x8. The image is turned upright .* Turn the mask too"):
@@ -48,7 +48,7 @@ def test_run_lengths_of_images_that_exif_turns_are_doubted(tmp_path):
         picture(tmp_path / "images" / f"{number}.jpg")
     turned(tmp_path / "images" / "2.jpg", 3)
     (tmp_path / "train.csv").write_text("ImageId,EncodedPixels\n" + "".join(f"{n},1 3 9 2\n" for n in range(4)))
-    with pytest.warns(UserWarning, match=r"1 image is turned upright by the EXIF orientation.*2\.jpg"):
+    with pytest.warns(UserWarning, match=r"1 image is turned upright by the orientation in the file.*2\.jpg"):
         read_folder(tmp_path, Reading())
 
 

@@ -218,6 +218,14 @@ def test_masks(tmp_path, make, options, splits, said):
             assert sample.mask.parent.name not in ("mask", "SegmentationObject")
 
 
+def test_run_lengths_that_do_not_cover_their_image(tmp_path):
+    coco2017(tmp_path)
+    file = tmp_path / "annotations" / "instances_val2017.json"
+    file.write_text(file.read_text().replace("[7, 2, 39]", "[7, 2, 30]", 1))
+    with pytest.raises(ValueError, match=r"val2017.0\.jpg must cover its 6x8 pixels\. Received: 39 pixels"):
+        read_layout(tmp_path, Reading())
+
+
 def parts(root):
     images(root, "images_part_1/{}.png", range(2))
     images(root, "images_part_2/{}.png", range(2, 4))

@@ -117,7 +117,10 @@ def _headers(table: Table, reading: Reading) -> tuple[dict[Path, Facts], Table]:
         doubt = f"Left out {count_of(len(broken), 'file')} that cannot be read: {some(list(map(str, broken)))}"
         table = dataclasses.replace(table, samples=samples, doubts=[*table.doubts, doubt], unreadable=broken)
     if not table.samples:
-        raise ValueError(f"None of the {len(paths):,} images in {table.root} can be read")
+        raise ValueError(
+            f"None of the {len(paths):,} images in {table.root} is left, because files cannot be read. Leave out "
+            "broken='skip' (--broken skip) to see which"
+        )
     return facts, table
 
 

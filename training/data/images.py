@@ -12,6 +12,7 @@ from PIL import Image, JpegImagePlugin
 
 from dropzoo.common.images import PNG, orientation_in, png_exif, unreadable, upright
 from dropzoo.common.tiff import arranged, check_whole
+from dropzoo.common.tiff import orientation_of as tiff_orientation
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 ARRAY_SUFFIXES = {".npy", ".npz"}
@@ -120,13 +121,16 @@ def _image(path: Path, page: int | None) -> np.ndarray:
 
 
 def orientation_of(path: Path) -> int:
-    """Returns the EXIF orientation of a JPEG or PNG file, by which browsers turn it; 1, upright, for others."""
+    """Returns the orientation that a JPEG, PNG or TIFF file states, from 1 to 8; 1, upright, for others."""
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        with tifffile.TiffFile(path) as tiff:
+            return tiff_orientation(tiff.pages[0])
     with path.open("rb") as file:
         return stated_orientation(file)
 
 
 def stated_orientation(file: BinaryIO) -> int:
-    """Returns the EXIF orientation of an open file, as `orientation_of` does."""
+    """Returns the EXIF orientation of an open JPEG or PNG file; 1, upright, for others."""
     file.seek(0)
     start = file.read(len(PNG))
     if start.startswith(PNG):

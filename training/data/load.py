@@ -35,7 +35,7 @@ class DataInfo:
         task: `"classification"` or `"segmentation"`.
         num_classes: The number of classes, background included.
         class_names: The names of the classes.
-        input_shape: `(height, width, channels)`, with None where sizes vary, also between crops and whole images.
+        input_shape: `(height, width, channels)`, with None where sizes vary, or crops differ from whole images.
         num_train: The number of training images.
         num_validation: The number of validation images.
         num_test: The number of test images.

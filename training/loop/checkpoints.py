@@ -115,8 +115,8 @@ def _check_finite(model: keras.Model, checkpoint: Checkpoint, directory: Path) -
         if not np.isfinite(np.asarray(variable.numpy(), "float32")).all():
             raise FloatingPointError(
                 f"{variable.path} is not finite before step {checkpoint.step + 1} of epoch "
-                f"{checkpoint.epoch + 1}, although the loss is finite. Nothing was saved. Last good checkpoint: "
-                f"{_newest(directory) or 'none'}"
+                f"{checkpoint.epoch + 1}, although the loss is finite. Nothing was saved. Try a smaller "
+                f"learning rate, or clip the gradients. Last good checkpoint: {_newest(directory) or 'none'}"
             )
 
 

@@ -99,8 +99,8 @@ SamplesOption = Annotated[
         "--mc",
         "--num-samples",
         min=1,
-        help="Number of Monte-Carlo samples; 30 by default. A calibration sets its own number; so does a "
-        "SavedModel in dropzoo predict without --tile. For an ensemble, the number of samples of all members "
+        help="Number of Monte-Carlo samples; 30 by default. A calibration sets its own number; in dropzoo "
+        "predict without --tile, a SavedModel does too. For an ensemble, the number of samples of all members "
         "together; by default, each member answers once, without dropout.",
         show_default=False,
     ),

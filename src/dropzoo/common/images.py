@@ -13,6 +13,9 @@ from PIL.Image import Exif
 Side = TypeVar("Side", bound="int | None")
 
 PNG = b"\x89PNG\r\n\x1a\n"
+#: The orientations that exchange height and width.
+SIDEWAYS = (5, 6, 7, 8)
+_UPSIDE_DOWN, _MIRRORED = (3, 4, 7, 8), (2, 3, 6, 7)
 _MOST_CHUNKS = 2**12  # before the pixels of a PNG file
 _TAIL = 2**14
 
@@ -125,8 +128,24 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     Returns:
         A view of the array. Orientations 5 to 8 exchange height and width.
     """
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         image = image.swapaxes(0, 1)
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    across = -1 if orientation in (2, 3, 6, 7) else 1
+    down = -1 if orientation in _UPSIDE_DOWN else 1
+    across = -1 if orientation in _MIRRORED else 1
     return image[::down, ::across]
+
+
+def stored_part(part: tuple[slice, slice], size: tuple[int, int], orientation: int) -> tuple[slice, slice]:
+    """Returns where a part of an upright image lies in the image that is stored.
+
+    Args:
+        part: The rows and the columns of the part, slices with steps of 1.
+        size: `(height, width)` of the upright image.
+        orientation: Int from 1 to 8, the value of EXIF tag 274.
+    """
+    turned = []
+    for each, length, backwards in zip(part, size, (_UPSIDE_DOWN, _MIRRORED), strict=True):
+        start, stop, _ = each.indices(length)
+        turned.append(slice(length - stop, length - start) if orientation in backwards else slice(start, stop))
+    rows, columns = turned
+    return (columns, rows) if orientation in SIDEWAYS else (rows, columns)

@@ -4,6 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from dropzoo.common.images import upright
+
+#: The scale, the tie points, the transformation, and the keys of a coordinate system with their numbers and texts.
+GEO = (33550, 33922, 34264, 34735, 34736, 34737)
 _INKS = 4  # cyan, magenta, yellow and black
 _MARGIN = 4096  # bytes that a file of one image may have besides its pixels
 
@@ -42,8 +46,19 @@ def channels_stated(page: Any, samples: int) -> int:
     return samples - _has_alpha(page)
 
 
+def orientation_of(page: Any) -> int:
+    """Returns the orientation of a page, a `tifffile.TiffPage`, from 1 to 8; 1, upright, if it states none.
+
+    It is also 1 for a page with a position on the earth: that position is the one of the stored rows.
+    """
+    if any(code in page.tags for code in GEO):
+        return 1
+    stated = page.tags.valueof("Orientation", default=1)
+    return int(stated) if stated in range(2, 9) else 1
+
+
 def arranged(pixels: np.ndarray, axes: str, page: Any, is_mask: bool = False) -> np.ndarray:
-    """Returns the pixels of a TIFF file as `(height, width, channels)`, without alpha, and inks as RGB.
+    """Returns the pixels of a TIFF file upright, `(height, width, channels)`, without alpha, and inks as RGB.
 
     Args:
         pixels: Array of the stored values.
@@ -63,13 +78,15 @@ def arranged(pixels: np.ndarray, axes: str, page: Any, is_mask: bool = False) ->
         pixels = pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # TensorFlow takes the machine's byte order only
     if pixels.ndim == 2:
-        return pixels[..., None]
+        return upright(pixels[..., None], orientation_of(page))
     if pixels.ndim != 3 or "Y" not in axes or "X" not in axes:
         raise ValueError(f"expected height, width and channels, received axes {axes} of shape {pixels.shape}")
     pixels = np.transpose(pixels, (axes.index("Y"), axes.index("X"), 3 - axes.index("Y") - axes.index("X")))
     if _has_inks(page, pixels.shape[-1]) and not is_mask:
-        return _from_inks(pixels[..., :_INKS])
-    return pixels[..., :-1] if _has_alpha(page) else pixels
+        pixels = _from_inks(pixels[..., :_INKS])
+    elif _has_alpha(page):
+        pixels = pixels[..., :-1]
+    return upright(pixels, orientation_of(page))
 
 
 def _has_alpha(page: Any) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from dropzoo.common.images import unreadable
-from dropzoo.common.tiff import arranged, check_whole
+from dropzoo.common.images import SIDEWAYS, stored_part, unreadable
+from dropzoo.common.tiff import arranged, check_whole, orientation_of
 from dropzoo.predictions.tags import Tags, tags_of_picture, tags_of_tiff
 from dropzoo.training.data.images import ARRAY_SUFFIXES, TIFF_SUFFIXES, read_images, read_tiff, usual
 
@@ -102,7 +102,7 @@ def pages_of(path: Path, channels: int) -> list[Page]:
             if number and first.is_reduced:
                 continue  # a thumbnail
             outer, shape = _outer(series)
-            tags, size = tags_of_tiff(first), (first.imagelength, first.imagewidth)
+            tags, size = tags_of_tiff(first), _size(first)
             pages += [(tags, each, size) for each in _places(number, outer, shape, first.axes, channels)]
     several = len(pages) > 1
     return [Page(path, i if several else None, *each) for i, each in enumerate(pages)]
@@ -117,6 +117,12 @@ def _outer(series: Any) -> tuple[str, tuple[int, ...]]:
     pages = math.prod(shape) // max(1, math.prod(series.keyframe.shape))
     count = next((n for n in range(len(shape)) if math.prod(shape[:n]) == pages), 0)
     return axes[:count], shape[:count]
+
+
+def _size(page: Any) -> tuple[int, int]:
+    """The height and the width of a page that is turned upright."""
+    size = page.imagelength, page.imagewidth
+    return size[::-1] if orientation_of(page) in SIDEWAYS else size
 
 
 def _axes(series: Any) -> tuple[str, tuple[int, ...]]:
@@ -193,12 +199,14 @@ class Rows:
             self._series: Any = self._file.series[page.place.series]
             self._numbers = _planes(self._series, page.place)
             first = self._series.keyframe
-            self.shape = (first.imagelength, first.imagewidth, self[:1, :1].shape[-1])
+            self._size, self._orientation = _size(first), orientation_of(first)
+            self.shape = (*self._size, self[:1, :1].shape[-1])
             stack.pop_all()  # the file stays open until `close`
 
     def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
         with _reading(self._page.path):
-            planes = [self._plane(number, *place) for number in self._numbers]
+            stored = stored_part(place, self._size, self._orientation)
+            planes = [self._plane(number, *stored) for number in self._numbers]
             pixels = np.stack(planes) if None in self._place.index else planes[0]
             pixels = arranged(pixels, self._place.axes, self._series.keyframe)
             return usual(pixels, self._page.path, self._value_range)

@@ -6,8 +6,9 @@ from typing import Any
 
 from PIL import Image
 
-# The scale, the tie points, the transformation, and the keys of a coordinate system with their numbers and texts.
-_GEO = (33550, 33922, 34264, 34735, 34736, 34737)
+from dropzoo.common.images import SIDEWAYS
+from dropzoo.common.tiff import GEO, orientation_of
+
 _CM = 2.54
 
 
@@ -46,11 +47,12 @@ def tags_of_tiff(page: Any) -> Tags:
     """Returns the tags of a `tifffile.TiffPage`."""
     tags = page.keyframe.tags if page.keyframe is not None else page.tags
     geo = tuple(
-        (code, int(tags[code].dtype), tags[code].count, tags[code].value, True) for code in _GEO if code in tags
+        (code, int(tags[code].dtype), tags[code].count, tags[code].value, True) for code in GEO if code in tags
     )
     resolution, unit = None, "none"
     if "XResolution" in tags and "YResolution" in tags:
         x, y = (_ratio(tags[name].value) for name in ("XResolution", "YResolution"))
+        x, y = (y, x) if orientation_of(page) in SIDEWAYS else (x, y)
         resolution = (x, y) if x > 0 and y > 0 else None
         unit = {2: "inch", 3: "centimeter"}.get(int(tags.valueof("ResolutionUnit", 2)), "none")
     return Tags(resolution, unit, geo, _note(str(tags.valueof("ImageDescription", "") or "")))

@@ -74,6 +74,8 @@ class RunConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_smoothing(self.label_smoothing)
+        if self.snapshots:
+            check_count(self.snapshots, "snapshots")
         if self.snapshots and (self.epochs % self.snapshots or self.learning_rate_schedule != "cosine"):
             raise ValueError(
                 f"{self.snapshots} snapshots need the cosine schedule, and a number of epochs that is divisible "

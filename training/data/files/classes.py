@@ -177,8 +177,8 @@ def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -
     if turned:
         turned = list(dict.fromkeys(turned))
         table.doubts.append(
-            f"{count_of(len(turned), 'image is', 'images are')} turned upright by the EXIF orientation, and the "
-            f"masks state none: {some(turned, 2)}. `dropzoo inspect --out` shows whether they fit"
+            f"{count_of(len(turned), 'image is', 'images are')} turned upright by the orientation in the file, "
+            f"and the masks state none: {some(turned, 2)}. `dropzoo inspect --out` shows whether they fit"
         )
 
 

@@ -107,6 +107,7 @@ def _read(path: Path, root: Path, split: str) -> Table:
             missing.append(image["file_name"])
             continue
         mask = Drawn((image["height"], image["width"]), tuple(shapes.get(image["id"], ())))
+        _check_runs(mask, found)
         samples.append(Sample(found, mask=mask, split=split))
     if missing:
         raise ValueError(
@@ -124,6 +125,16 @@ def _shape(outlines: Any) -> Shape:
         return tuple(tuple(map(float, corners)) for corners in outlines)
     counts = outlines["counts"]
     return Runs(tuple(counts if isinstance(counts, list) else unpacked(counts)))
+
+
+def _check_runs(mask: Drawn, image: Path) -> None:
+    height, width = mask.size
+    for _, shape in mask.shapes:
+        if isinstance(shape, Runs) and sum(shape.counts) != height * width:
+            raise ValueError(
+                f"The run lengths of each object in {image} must cover its {height}x{width} pixels. Received: "
+                f"{sum(shape.counts):,} pixels. Correct or remove the annotation"
+            )
 
 
 def unpacked(text: str) -> list[int]:

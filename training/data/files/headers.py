@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from dropzoo.common.images import PNG
-from dropzoo.common.tiff import channels_stated, check_whole
+from dropzoo.common.tiff import channels_stated, check_whole, orientation_of
 from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import (
     ARRAY_SUFFIXES,
@@ -177,6 +177,6 @@ def _tiff_facts(path: Path, pages: str) -> Facts:
         height, width = shape[axes.index("Y")], shape[axes.index("X")]
         channels = 1 if len(shape) == 2 else int(np.prod(shape)) // (height * width)
         if page.photometric.name == "PALETTE":
-            return Facts(height, width, 3, "uint8", pages=count)
-        channels = channels_stated(page, channels)
-        return Facts(height, width, channels, dtype.name, pages=count, is_open="Q" in axes)
+            return _turned(Facts(height, width, 3, "uint8", pages=count), orientation_of(page))
+        facts = Facts(height, width, channels_stated(page, channels), dtype.name, pages=count, is_open="Q" in axes)
+        return _turned(facts, orientation_of(page))
