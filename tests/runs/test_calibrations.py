@@ -3,12 +3,14 @@
 import zipfile
 
 import keras
+import numpy as np
 import pytest
 
-from dropzoo import serving
+from dropzoo import layers, serving
 from dropzoo.common.pixels import Pixels
 from dropzoo.models.graph.record import read_record, recorded, remember
 from dropzoo.runs.calibrations import calibration_file, find_calibration, keep_calibration
+from dropzoo.runs.predictors import load_predictor
 from dropzoo.serving.calibration.facts import Facts
 
 CAL = serving.Calibration(1.5, {}, {}, Facts("multi_class", ((4,),), (4,), {}, 1, 1, None, 0), data="digits")
@@ -77,3 +79,19 @@ def test_a_file_takes_its_calibration_along(tmp_path):
     with pytest.raises(ValueError, match="an existing .keras file"):
         CAL.save(tmp_path / "none.keras")
     assert not (tmp_path / "none.keras").exists()
+
+
+def test_who_asks_for_another_number_of_samples_is_told(tmp_path):
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, keras.layers.Dense(3)(layers.Dropout(0.5)(keras.layers.Flatten()(inputs))))
+    random = np.random.default_rng(0)
+    images, labels = random.random((20, 4, 4, 1), "float32"), random.integers(0, 3, 20)
+    calibration = serving.calibrate(serving.MonteCarlo(model, 4), images, labels, verbose=0)
+    model.save(tmp_path / "m.keras")
+    calibration.save(tmp_path / "m.keras")
+    said: list[str] = []
+    for asked, calibrated, expected in ((None, True, 4), (4, True, 4), (6, False, 6), (6, True, 4)):
+        assert not any("changes nothing" in line for line in said)
+        found = load_predictor(tmp_path / "m.keras", asked, say=said.append, calibrated=calibrated)
+        assert found.num_samples == expected
+    assert "The calibration is for 4 samples, so --mc 6 changes nothing. Calibrate again" in said[-1]

@@ -117,7 +117,10 @@ def load_predictor(
                 f"An export already knows whether its output is logits. Leave out `from_logits` "
                 f"(--from-logits, --probabilities) for {path}"
             )
-        return dataclasses.replace(_from_saved_model(export, input_range, task), value_range=value_range)
+        found = _from_saved_model(export, input_range, task)
+        if num_samples not in (None, found.num_samples):
+            say(f"The export always draws {found.num_samples} samples, so --mc {num_samples} changes nothing")
+        return dataclasses.replace(found, value_range=value_range)
     elif export is not None and inside is not None:
         model = load_model(inside)
         said = facts_of_export(export)
@@ -129,6 +132,11 @@ def load_predictor(
     check_single(model)
     settle_range(model, input_range, say)
     found = _from_keras(model, names, calibration, {**options, **({} if calibration else drawn), "task": task})
+    if calibration and num_samples not in (None, found.num_samples):
+        say(
+            f"The calibration is for {found.num_samples} samples, so --mc {num_samples} changes nothing. "
+            f"Calibrate again with --mc {num_samples}, or pass --no-calibration"
+        )
     return dataclasses.replace(found, value_range=value_range)
 
 
