@@ -25,7 +25,7 @@ _KERAS = (  # subclasses first: a spatial dropout of Keras is a Dropout of Keras
 
 
 def register_layer(cls: type[keras.Layer]) -> type[keras.Layer]:
-    """Class decorator that registers a layer under its class name in snake case, here and with Keras.
+    """Class decorator that registers a layer with Keras, and here under its class name in snake case.
 
     Args:
         cls: Subclass of `keras.Layer`. `DropBlock2D` is registered as `"drop_block2d"`.

@@ -33,8 +33,8 @@ def build_model(
             - A float in [0, 1): the layers and sites of `"paper"`, all at this rate.
             - Another string: a plan of `list_plans()`.
         weights: None for random weights; a weights file (`.weights.h5`, `.keras`); or the name of the data that
-            reference weights were trained on, see `list_weights()`. With reference weights, the options default to
-            those of the reference model.
+            reference weights were trained on, see `list_weights()`. With reference weights, the options are
+            those of the reference model; other values raise an error.
         options: The model's own options, including `input_shape` and `num_classes`; see
             `help(models.get_builder(name))`.
 

@@ -43,10 +43,11 @@ class Trainer:
 
     - Whole numbers below the number of output units are classes.
     - Vectors of 0 and 1 that sum to 1 are one-hot.
-    - Other vectors of 0 and 1, and all such vectors if the output goes through a sigmoid, are labels that do not
-      exclude each other.
+    - Other vectors of 0 and 1 are labels that do not exclude each other. If the output goes through a sigmoid,
+      one-hot vectors are such labels too.
     - For a single output unit, 0 and 1 are a binary task.
-    - Other floats are a regression.
+    - Other vectors that sum to 1 are probabilities of the classes, if the output goes through a softmax.
+    - Other floats are a regression, if the output goes through neither a softmax nor a sigmoid.
 
     Masks of class numbers get `DiceCrossEntropy` if the model returns logits. `fit` prints the loss and the
     reason; if the targets are ambiguous, it raises an error. With these losses, and with others that take only
@@ -188,9 +189,10 @@ class Trainer:
         epoch is saved. Callbacks are not saved: after a resume, `EarlyStopping` counts from zero.
 
         The data may have any form that `fit` takes, with or without targets and sample weights, and each of these
-        may be a structure of arrays for several inputs or outputs. A resumed run sees the same batches from
+        may be a structure of arrays for several inputs or outputs. A resumed run always sees the same batches from
+        an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch. From other data, it sees the
+        same batches under conditions:
 
-        - an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch, always;
         - another `tf.data.Dataset`, if each pass gives the same batches;
         - arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the
           checkpoint;

@@ -208,7 +208,7 @@ CLAIMS = (
         "second difference of the validation NLL from epoch to epoch; how far the validation NLL rises after its "
         "minimum; and the standard deviation of the gradient norm over training batches, divided by its mean. "
         "Early dropout ends after a sixth of the epochs, and late dropout begins then, as in Liu et al., 2023.",
-        ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, early and late dropout"), _TIMES)),
+        ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, early and late"), _TIMES)),
         (
             Statement("More epochs to the given loss", "epochs_to_given_nll", "0.3", "none", 1),
             Statement("The curve of the validation loss is smoother", "wiggle", "0.3", "none", -1),

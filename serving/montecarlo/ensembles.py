@@ -210,7 +210,10 @@ class Ensemble(Rival):
 
     @property
     def seed(self) -> int:
-        """The seed of the masks, an int in [0, 2**32); 0 without dropout. You can set it without retracing."""
+        """The seed of the masks, an int in [0, 2**32); 0 without dropout.
+
+        With dropout, you can set it without retracing. Without dropout, setting it raises a ValueError.
+        """
         return self.samplers[0].seed if self.samplers else 0
 
     @seed.setter

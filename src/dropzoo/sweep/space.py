@@ -51,7 +51,8 @@ class Space(Settings):
 
     Each entry of `sites` is combined with all specs, rates and rate schedules; the entries of `plans` are complete
     plans. The baseline without dropout is always part of the space, once for each combination of the other
-    regularisers. The data and the training settings, from `data` on, are those of all runs.
+    regularisers. The data and the training settings, from `data` on, are the same in all runs, except for what a
+    recipe or `"halving"` changes.
     `learning_rate_schedule` may also be given as `schedule`.
 
     Args:
@@ -72,8 +73,9 @@ class Space(Settings):
             `"flip_horizontal,rotation=15"`, as for `load_data`.
         label_smoothings: List of floats in [0, 1), the values of `label_smoothing` in the loss.
         recipes: List of training settings to compare: `"small"` or `"medium"` (the recipes of `dropzoo train`),
-            text such as `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. In a sweep, a recipe replaces
-            the training settings of the space, except the number of epochs. `"own"` replaces nothing; it is the
+            text such as `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. The settings that a
+            recipe names replace those of the space. All runs keep the `epochs` of the space: those of `"small"` and
+            `"medium"` are ignored, and `epochs` in another recipe is an error. `"own"` replaces nothing; it is the
             default.
         seeds: List of ints in [0, 2**32); each combination is trained once with each seed.
         options: Dict of further arguments of `build_model`, which all models get.
