@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 import dropzoo
+from dropzoo import models, training
 from dropzoo.layers import _registry
 from dropzoo.models import registry
 
@@ -88,6 +89,19 @@ print(dropzoo.models.build_model("simple_cnn", weights="digits").name, *dropzoo.
     *files, name, weights = run.stdout.splitlines()
     assert all(file.startswith(str(tmp_path / "site")) for file in files) and name == "unet"
     assert weights.split() == ["simple_cnn", *dropzoo.models.list_weights()] and len(weights.split()) > 2
+
+
+def test_files_of_compiled_models_load_in_a_new_process(tmp_path):
+    """Keras looks for the loss and the metrics among the registered names; the command line imports less."""
+    model = models.build_model("unet", input_shape=(8, 8, 1), num_classes=2, depth=1, filters=2)
+    model.compile("sgd", training.DiceCrossEntropy(), [training.MeanIoU(2)])
+    model.save(tmp_path / "m.keras")
+    for command in (
+        ["-c", "import dropzoo, keras; print(*dropzoo.models.list_sites(keras.models.load_model('m.keras')))"],
+        ["-m", "dropzoo.cli", "sites", "m.keras"],
+    ):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0 and "bottleneck_conv1" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["dropzoo", *(f"dropzoo.{floor}" for floor in FLOORS)])

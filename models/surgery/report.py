@@ -72,7 +72,8 @@ def dropout_report(model: keras.Model, images: Any = None, masks: int = 64) -> D
     """Measures the dropout at each site of a model in a training pass, without changing the model.
 
     Some layers cannot be measured: layers that replace another one, such as `DropConnectDense`; recurrent layers
-    with dropout inside; other layers that may draw random numbers; and layers that drop in inference too. In their rows, `dropped` is None, and `notes` says why.
+    with dropout inside; other layers that may draw random numbers; and layers that drop in inference too. In their
+    rows, `dropped` is None, and `notes` says why.
 
     A unit counts as dropped if the layer's output does not depend on this unit of the input. The report notes a
     rate of 0 or 1; a layer that never drops, or whose inputs are all zero; and a rate of 0.5 or more on feature

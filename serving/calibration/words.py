@@ -36,11 +36,11 @@ def condition_in_words(calibration: Calibration) -> str:
     Args:
         calibration: The calibration.
     """
-    data = f" of {calibration.data}" if calibration.data else ""
+    data = f" ({calibration.data})" if calibration.data else ""
     return (
-        f"This was measured on {calibration.n:,} images{data} on {calibration.date[:10]}. It holds for new images "
-        "from the same source, and on average over many of them. It does not hold for images from elsewhere, such "
-        "as another camera."
+        f"This was measured on {calibration.date[:10]} with {calibration.n:,} images{data}. It holds for new "
+        "images from the same source, and on average over many of them. It does not hold for images from "
+        "elsewhere, such as another camera."
     )
 
 

@@ -81,8 +81,8 @@ def export_model(
 
     With a `calibration`, `predict_mc` returns calibrated outputs under the same names, and also the answers of the
     guarantees: `set` and `defer` for classes, `outer`, `inner` and `defer` for masks, `lower` and `upper` for
-    regression (see `Calibration.apply`). If the calibration is for one pass, or for an ensemble
-    without dropout, `serving_default` and `predict_bytes` do the same. Otherwise these two signatures do not use the calibration.
+    regression (see `Calibration.apply`). If the calibration is for one pass, or for an ensemble without dropout,
+    `serving_default` and `predict_bytes` do the same. Otherwise these two signatures do not use the calibration.
 
     For an `Ensemble`, `serving_default` and `predict_bytes` return the mean of the members without dropout, and
     `predict_mc` uses the members instead of samples. If the ensemble has `num_samples`, `predict_mc` returns the

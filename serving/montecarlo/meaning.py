@@ -208,7 +208,8 @@ def check_kind(output: Output, meaning: Meaning | None) -> None:
         raise unknown("task", output.kind, KINDS)
     if output.kind == "binary" and output.classes != 1:
         raise ValueError(
-            f"task='binary' needs a model of one logit. Received: an output of the shape {output.shape}"
+            "task='binary' needs a model with one output unit. For several classes that exclude each other, pass "
+            f"task='multi_class'. Received: an output of the shape {output.shape}"
         )
     fitting = {
         "multi_class": "softmax" if _excluding(output) else "sigmoid",

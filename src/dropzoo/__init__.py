@@ -1,7 +1,7 @@
 """CNNs and U-Nets for Keras in which every dropout site has a name.
 
-`import dropzoo` imports `layers` and `models`, and registers every layer for loading. `training` and `serving`,
-which need TensorFlow, are imported when they are first used.
+`import dropzoo` registers every layer for loading and, if TensorFlow is the backend, every loss and metric.
+`serving` is imported when it is first used.
 """
 
 import importlib
@@ -33,4 +33,7 @@ def _is_command_line() -> bool:
 
 if not _is_command_line():
     importlib.import_module("dropzoo.layers")
+    keras = importlib.import_module("keras")
     importlib.import_module("dropzoo.models")
+    if keras.config.backend() == "tensorflow":
+        importlib.import_module("dropzoo.training")

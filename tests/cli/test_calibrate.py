@@ -114,7 +114,8 @@ def test_a_file_is_calibrated_on_the_images_that_are_given(own, capsys, tmp_path
     data = json.loads((own / "run.json").read_text())["folder"]
     status, out, error = run(capsys, "calibrate", str(tmp_path / "mine.keras"), "--data", data, "--mc", "0")
     assert status == 0 and "must be new to the model" in out, error
-    assert serving.Calibration.load(tmp_path / "mine.calibration.json").data == "data"
+    calibration = serving.Calibration.load(tmp_path / "mine.calibration.json")
+    assert calibration.data == "data" and calibration.facts.num_samples == 1  # --mc 0 searches no sites
 
 
 @pytest.mark.costly(keep=0)

@@ -94,4 +94,4 @@ def test_who_asks_for_another_number_of_samples_is_told(tmp_path):
         assert not any("changes nothing" in line for line in said)
         found = load_predictor(tmp_path / "m.keras", asked, say=said.append, calibrated=calibrated)
         assert found.num_samples == expected
-    assert "The calibration is for 4 samples, so --mc 6 changes nothing. Calibrate again" in said[-1]
+    assert "The calibration is for 4 samples, so --mc 6 changes nothing. Pass --no-calibration" in said[-1]

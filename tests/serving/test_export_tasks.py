@@ -114,6 +114,6 @@ def test_names_and_bad_tasks(tmp_path):
         serving.export_model(model, tmp_path / "n", 0, class_names=["yes"])
     with pytest.raises(ValueError, match="Unknown task 'regress'. Did you mean 'regression'"):
         serving.export_model(model, tmp_path / "n", 0, task="regress")
-    with pytest.raises(ValueError, match="task='binary' needs a model of one logit"):
+    with pytest.raises(ValueError, match="task='binary' needs a model with one output unit"):
         serving.export_model(small_cnn(), tmp_path / "n", 0, task="binary")
     assert not (tmp_path / "n").exists()

@@ -243,7 +243,7 @@ def test_tiles_of_several():
         (lambda: serving.MonteCarlo(embedded("string"), 2)(np.ones((2, 4))), "must be string. Received: float64"),
         (lambda: serving.MonteCarlo(two_heads(), task={"q": "binary"}), "Unknown output in `task` 'q'.*d, k, p"),
         (lambda: serving.MonteCarlo(two_heads(), task=["binary"]), "an entry for each output, d, k, p"),
-        (lambda: serving.MonteCarlo(two_heads(), task="binary"), "needs a model of one logit"),
+        (lambda: serving.MonteCarlo(two_heads(), task="binary"), "needs a model with one output unit"),
         (lambda: serving.MonteCarlo(two_heads(), task=TASKS, from_logits={"d": True}), "regression.* has neither"),
         (lambda: serving.MonteCarlo(forecaster(), from_logits=3), "True, False or None. Received: from_logits=3"),
     ],

@@ -26,7 +26,9 @@ def test_masks_of_photographs_that_exif_turns(tmp_path):
     with pytest.warns(UserWarning, match=r"1 image is turned upright by the orientation in the file.*2\.jpg"):
         read_folder(tmp_path, Reading())
     turned(tmp_path / "images" / "1.jpg", 6)
-    with pytest.raises(ValueError, match="8x6 with .* of 6x8. The image is turned upright .* Turn the mask too"):
+    with pytest.raises(
+        ValueError, match="8x6 with .* of 6x8. The image is turned upright .* Turn the mask in the same way"
+    ):
         read_folder(tmp_path, Reading())
 
 

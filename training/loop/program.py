@@ -168,8 +168,8 @@ class Program:
             message = [
                 f"{REFUSED} a batch of `train` has",
                 total,
-                f"examples, fewer than the replicas: {self._replicas}. Drop the rest of the last batch, or choose "
-                "another batch size",
+                f"examples, fewer than the {self._replicas} replicas. Leave out the last, incomplete batch "
+                "(drop_remainder=True), or choose another batch size",
             ]
             with tf.control_dependencies([tf.Assert(total >= self._replicas, message)]):  # fails on all replicas
                 return step(rows, tf.cast(own * self._replicas, "float32") / tf.cast(total, "float32"))

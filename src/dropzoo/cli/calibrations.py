@@ -53,7 +53,7 @@ def calibrate(
             "--sites",
             help="search: find the sites that should drop in inference, and at which multiple of their training "
             "rates; if one pass without dropout is as good, no sites drop. as_is: keep sites and rates. The "
-            "default is search if a single model has dropout, else as_is.",
+            "default is search if a single model has dropout, else as_is; with --mc 0, it is as_is.",
         ),
     ] = None,
     temperature: Annotated[

@@ -1,6 +1,7 @@
 """The commands on models: list them, show or draw their sites, and change their dropout."""
 
 import fnmatch
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,9 +139,8 @@ def retrofit(
     if out.exists() and not overwrite:
         raise ValueError(f"{out} exists. Pass --overwrite to replace it, or choose another name with --out")
     from dropzoo import models
-    from dropzoo.models.graph.record import load_model
 
-    old = load_model(model)
+    old = _load(model)
     with options_in_errors():
         new = models.strip_dropout(old) if strip else models.retrofit(old, _places(dropout))
     with whole_file(out) as unfinished:
@@ -153,16 +153,23 @@ def retrofit(
 def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> "keras.Model":
     """Builds a model by name with its dropout, or loads one from a .keras file and retrofits it."""
     from dropzoo import models
-    from dropzoo.models.graph.record import load_model
 
     plan = parse_dropout(dropout)
     if not model.endswith(".keras"):
         return models.build_model(model, dropout=plan, **parse_options(option))
     if option:
         raise ValueError("--option is for a model that is built by its name; the model in a file is built already")
-    loaded = load_model(Path(model))
+    loaded = _load(Path(model))
     with options_in_errors():
         return loaded if plan is None else models.retrofit(loaded, _places(dropout))
+
+
+def _load(path: Path) -> "keras.Model":
+    """Loads a .keras file."""
+    from dropzoo.models.graph.record import load_model
+
+    importlib.import_module("dropzoo.training")  # registers the losses and metrics of compiled models
+    return load_model(path)
 
 
 def _places(dropout: list[str] | None) -> Any:

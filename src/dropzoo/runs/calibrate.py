@@ -37,7 +37,8 @@ class CalibrationConfig:
         reading: Dict of fields of `Settings` that say how the folder `data` is read; the others are as for the
             run. None for a command without such options.
         temperature: As for `calibrate`.
-        sites: As for `calibrate`; None to search if the model has dropout whose rate can be set.
+        sites: As for `calibrate`; None to search if the model has dropout whose rate can be set, and
+            `num_samples` is not 0.
         num_samples: Int, the number of Monte-Carlo samples, or 0 for one pass. None for 30 samples, or for one
             pass if nothing in the model drops. Several members draw this number together; None or 0 averages them
             without dropout.
@@ -102,7 +103,7 @@ def calibrate_run(
         _predictor(members, wanted),
         fed(images, model),
         temperature=wanted.temperature,
-        sites=wanted.sites or ("search" if searched else "as_is"),
+        sites=wanted.sites or ("search" if searched and wanted.num_samples != 0 else "as_is"),
         guarantee=wanted.guarantee,
         confidence=wanted.confidence,
         classes=_classes(wanted.classes, info),

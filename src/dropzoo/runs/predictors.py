@@ -133,9 +133,10 @@ def load_predictor(
     settle_range(model, input_range, say)
     found = _from_keras(model, names, calibration, {**options, **({} if calibration else drawn), "task": task})
     if calibration and num_samples not in (None, found.num_samples):
+        made_for = "one pass" if found.num_samples == 1 else f"{found.num_samples} samples"
         say(
-            f"The calibration is for {found.num_samples} samples, so --mc {num_samples} changes nothing. "
-            f"Calibrate again with --mc {num_samples}, or pass --no-calibration"
+            f"The calibration is for {made_for}, so --mc {num_samples} changes nothing. Pass --no-calibration, or "
+            f"calibrate again with --mc {num_samples} --sites as_is"
         )
     return dataclasses.replace(found, value_range=value_range)
 

@@ -74,9 +74,9 @@ class Space(Settings):
         label_smoothings: List of floats in [0, 1), the values of `label_smoothing` in the loss.
         recipes: List of training settings to compare: `"small"` or `"medium"` (the recipes of `dropzoo train`),
             text such as `"optimizer=adamw:weight_decay=0.05; mixup=0.2"`, or dicts. The settings that a
-            recipe names replace those of the space. All runs keep the `epochs` of the space: those of `"small"` and
-            `"medium"` are ignored, and `epochs` in another recipe is an error. `"own"` replaces nothing; it is the
-            default.
+            recipe names replace those of the space. All runs keep the `epochs` of the space: those of `"small"`
+            and `"medium"` are ignored, and `epochs` in another recipe is an error. `"own"` replaces nothing; it is
+            the default.
         seeds: List of ints in [0, 2**32); each combination is trained once with each seed.
         options: Dict of further arguments of `build_model`, which all models get.
         leave_out: List of combinations that are not tried, as tuples of entries `(model, sites, spec)`.

@@ -178,7 +178,8 @@ def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -
         turned = list(dict.fromkeys(turned))
         table.doubts.append(
             f"{count_of(len(turned), 'image is', 'images are')} turned upright by the orientation in the file, "
-            f"and the masks state none: {some(turned, 2)}. `dropzoo inspect --out` shows whether they fit"
+            f"but the masks are not, because their files state none: {some(turned, 2)}. `dropzoo inspect --out` "
+            "shows whether images and masks fit"
         )
 
 

@@ -58,8 +58,8 @@ class Facts(NamedTuple):
         """A sentence about what to do if the mask of the image has another size."""
         if self.turned:
             return (
-                "The image is turned upright by its EXIF orientation. Turn the mask too if it is not, or remove "
-                "the orientation from the image: exiftool -Orientation= FILE"
+                "The image is turned upright by the orientation in its file, and the mask may not be. Turn the "
+                "mask in the same way, or remove the orientation from the image: exiftool -Orientation= FILE"
             )
         return "Resize or crop one of them; a mask must be resized without interpolation"
 
