@@ -14,8 +14,8 @@ from dropzoo.layers.draws import Draw, Tensor, own_draw
 class Stochastic(keras.Layer):
     """Base of all layers that draw random numbers: it holds the seed and distinguishes training from inference.
 
-    A subclass defines `sample` for training and `infer` for inference. A layer that replaces a Keras layer has two
-    base classes: first this class, then the class of the Keras layer.
+    A subclass defines `sample` for training and `infer` for inference. To replace a Keras layer, name this class
+    (or `LiveRate`) as the first base class, and the class of the Keras layer as the second.
 
     Args:
         args: Positional arguments of the next base class.

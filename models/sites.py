@@ -43,10 +43,10 @@ class Site:
     Attributes:
         name: The name of the layer that makes this output, such as `"encoder1_conv2"`. An edge leads from the
             output of a layer to a layer that takes it as input, and has both names, `"encoder1_conv2->skip1"`.
-        kind: `"conv"`, `"branch"` (the end of a residual branch), `"block"`, `"module"`, `"pool"`, `"skip"`,
-            `"down"`, `"up"`, `"features"`, `"dense"`, `"head"`, `"input"` or `"edge"`. If the layer's name ends in
-            none of these, as in most models that are not from dropzoo, the kind is the class of the layer in snake
-            case.
+        kind: `"edge"` for an edge. Otherwise the last word of the layer's name without its number (`"conv"` for
+            `"encoder1_conv2"`), if it is one of `"conv"`, `"branch"` (the end of a residual branch), `"block"`,
+            `"module"`, `"pool"`, `"skip"`, `"down"`, `"up"`, `"features"`, `"dense"`, `"head"` and `"input"`. For
+            other names, as in most models that are not from dropzoo, the class of the layer in snake case.
         shape: `(batch, height, width, channels)` or `(batch, units)`, with None where a size is unknown.
         spec: The dropout at this site, as a spec for `layers.get`; None if there is none. Several specs are joined
             by `" + "`.

@@ -188,10 +188,10 @@ class Trainer:
         If training is stopped within an epoch (by `model.stop_training`, Ctrl-C or SIGTERM), the position in the
         epoch is saved. Callbacks are not saved: after a resume, `EarlyStopping` counts from zero.
 
-        The data may have any form that `fit` takes, with or without targets and sample weights, and each of these
-        may be a structure of arrays for several inputs or outputs. A resumed run always sees the same batches from
-        an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch. From other data, it sees the
-        same batches under conditions:
+        The data may have any form that `keras.Model.fit` takes, with or without targets and sample weights, and
+        each of these may be a structure of arrays for several inputs or outputs. A resumed run always sees the
+        same batches from an object whose `at_epoch(epoch)` returns the `tf.data.Dataset` of an epoch. From other
+        data, it sees the same batches under conditions:
 
         - another `tf.data.Dataset`, if each pass gives the same batches;
         - arrays `(x, y)`, if they are the same: their order depends only on the epoch and on a seed in the

@@ -58,9 +58,9 @@ def export_model(
 ) -> Path:
     """Writes a SavedModel that loads without this package and without Keras, or a file for another runtime.
 
-    The signatures of a SavedModel take `images`, `(batch, height, width, channels)`. The height and width are None
-    if the model takes any size or `resize` is given. If a model has several inputs, or takes tokens or texts, the
-    signatures take the inputs by name.
+    The signatures `serving_default` and `predict_mc` of a SavedModel take `images`, `(batch, height, width,
+    channels)`. The height and width are None if the model takes any size or `resize` is given. If a model has
+    several inputs, or takes tokens or texts, these signatures take the inputs by name.
 
     - `serving_default` returns `probabilities` and `classes` (int32, the likeliest class); for a multi-label model
       `probabilities` and `labels` (int32, 1 if the probability is above 0.5); for regression `values`. It is

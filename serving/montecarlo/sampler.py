@@ -230,7 +230,10 @@ class MonteCarlo:
 
     @property
     def plain_passes(self) -> str | None:
-        """The layers that are sampled by plain passes, with reasons; None if the sampler draws all masks."""
+        """The layers that are sampled by plain passes, with reasons; None if there are none.
+
+        Those of a subclassed model are known after its first batch.
+        """
         if not self._is_open or not self._stage.plain:
             return None
         return "; ".join(f"{name}: {why}" for name, why in self._stage.plain)
@@ -239,7 +242,8 @@ class MonteCarlo:
     def side_by_side(self) -> bool:
         """Whether calls change no variable, not even briefly, so that several threads may call at the same time.
 
-        A subclassed model, or one that does not show whether it returns logits, must have been sampled before.
+        For a subclassed model, or one that does not show whether it returns logits, it is False until the first
+        batch.
         """
         return self._is_open and self.reader.settled and self._stage.keeps_nothing
 
@@ -271,7 +275,7 @@ class MonteCarlo:
         """Returns the source of the random numbers of one stream, for this object's seed. It needs no XLA.
 
         Args:
-            stream: Str, the name of the stream: the source of random numbers of one dropout layer.
+            stream: Str, the name of a stream. Each dropout layer draws from a stream of its own.
             rows: uint32 tensor `(batch,)`, a key for each image, which is computed from its content; 0 with fixed
                 masks.
             sample: Int32 tensor, the number of the sample; a scalar, or `(batch, 1)`.

@@ -79,7 +79,7 @@ def table(*rows):
         (table("0,0 2", "1,4 2"), {}, "0.png .*begins at pixel 0. Add 1"),
         (table("0,1 2 3", "1,4 2"), {}, "pairs of whole numbers.*'1 2 3' for 0 in"),
         (table("0,eNoLCAgIMAEABAkBVg==", "1,4 2"), {}, "pairs of whole numbers.*PNG files"),
-        (table("0,1 2", "7,4 2"), {}, "1 of 2 files in .* does not exist: 7"),
+        (table("0,1 2", "7,4 2"), {}, "For 1 of 2 files in .*, there is no file, or more than one: 7"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

@@ -99,7 +99,7 @@ def test_a_name_in_another_case_means_a_file_only_if_no_other_has_it(tmp_path):
     source = read_folder(tmp_path, Reading(split_file=str(table)))
     assert [sample.image.name for sample in source.summary.samples] == ["a.png", "A.png", "b.png"]
     table.write_text("file,label\nA.PNG,0\nB.png,1\n")
-    with pytest.raises(ValueError, match="1 of 2 files .* does not exist: A.PNG"):
+    with pytest.raises(ValueError, match="For 1 of 2 files .*, there is no file, or more than one: A.PNG"):
         read_folder(tmp_path, Reading(split_file=str(table)))
 
 

@@ -283,7 +283,11 @@ def a_file(root):
         (drive, {}, "Several folders may hold the masks: .*--masks"),
         (parts, {}, "look like parts of one data set, not like classes.*--split-file"),
         (kitti, {}, r"other looks like the masks of .*image_2.*\(--masks\)"),
-        (elsewhere, {"split_file": "rows.csv"}, "1 of 4 files in .* does not exist: a/3.png"),
+        (
+            elsewhere,
+            {"split_file": "rows.csv"},
+            "For 1 of 4 files in .*, there is no file, .*: a/3.png",
+        ),
         (several_labels, {}, "rows that mark 0 or 1 or 2 of the columns a, b, c"),
         (ages, {}, "Labels must be classes. Received: 8 numbers"),
         (latin, {"split_file": "rows.csv"}, "Expected text in UTF-8.*0xe4"),

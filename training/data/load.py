@@ -35,7 +35,8 @@ class DataInfo:
         task: `"classification"` or `"segmentation"`.
         num_classes: The number of classes, background included.
         class_names: The names of the classes.
-        input_shape: `(height, width, channels)`, with None where sizes vary, or crops differ from whole images.
+        input_shape: `(height, width, channels)`. Height and width are None if the images, or the crops in
+            training, differ in size.
         num_train: The number of training images.
         num_validation: The number of validation images.
         num_test: The number of test images.

@@ -93,7 +93,10 @@ def task_of(output: Output, targets: Targets, said: str | None) -> Task:
         return _of_labels(output, targets)
     if same:
         return _of_vectors(output, targets)
-    raise _undecided(output, targets, f"their shape does not fit {_shape(output)}")
+    raise ValueError(
+        f"The targets are {targets.words}, which does not fit {_shape(output)}. Change the targets or the last "
+        "layer of the model, or pass a `loss` that takes both shapes"
+    )
 
 
 def _said(said: str, output: Output, same: bool) -> Task:

@@ -90,8 +90,8 @@ def prepare(
     for option, way in _CONDITIONAL.items():
         if value := getattr(inner, option, None):
             raise ValueError(
-                f"Keras optimizers do not support `{option}` under a strategy, because the exchange between "
-                f"replicas would be conditional. {way}. Received: {option}={value}"
+                f"Keras optimizers do not support `{option}` under a strategy, because replicas would then "
+                f"exchange values in some steps only. {way}. Received: {option}={value}"
             )
     inside = [strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables]
     if not inside or not all(inside):

@@ -76,8 +76,8 @@ def calibrate(
             of the values lie outside their intervals. See docs/guarantees.md for the conditions.
         confidence: Float in (0, 1), the probability with which `"error"` holds. The other guarantees hold on
             average.
-        classes: List of ints, the classes for which `"miss"` and `"false"` hold; None for all classes. For these
-            guarantees and for `"set"`, each of these classes needs held-out examples. If the model has a single
+        classes: List of ints, the classes for which `"miss"` and `"false"` hold; None for all classes. Each
+            of these classes needs held-out examples, for `"set"` too. If the model has a single
             output unit, its class, the second of two, has the number 0 here.
         task: Str or None, the output kind of a Keras model, as for `MonteCarlo`. If None, the loss of the model
             determines it. Any other predictor knows its own.

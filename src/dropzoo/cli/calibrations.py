@@ -140,7 +140,8 @@ def calibrate(
         say(condition_in_words(found))
     if calibrated.info.task == "segmentation":
         _calibrate_measurements(run, calibrated, wanted)
-    say(f"Saved {calibration_file(run)}. Next: dropzoo evaluate {quote(str(run))}")
+    given = f" --data {quote(str(data))}" if data is not None and not run.is_dir() else ""
+    say(f"Saved {calibration_file(run)}. Next: dropzoo evaluate {quote(str(run))}{given}")
 
 
 def _cost(key: str, class_names: Sequence[str]) -> str:

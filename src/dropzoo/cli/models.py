@@ -11,13 +11,22 @@ from rich.table import Column, Table
 
 from dropzoo.cli.console import console, say
 from dropzoo.cli.errors import options_in_errors
-from dropzoo.cli.options import DropoutOption, ModelOptions
+from dropzoo.cli.options import ModelOptions
 from dropzoo.cli.parsing import parse_dropout, parse_options
 from dropzoo.common.checks import unknown
 from dropzoo.common.files import whole_file
 
 if TYPE_CHECKING:  # the import takes seconds, so each command imports what it needs
     import keras
+
+DropoutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dropout",
+        help='A rate (not for a .keras file), a plan\'s name, or "pattern=spec" (repeatable), such as '
+        '"decoder*=0.2". A spec is a rate, or a layer (dropzoo list layers).',
+    ),
+]
 
 
 def list_(

@@ -99,9 +99,10 @@ SamplesOption = Annotated[
         "--mc",
         "--num-samples",
         min=1,
-        help="Number of Monte-Carlo samples; 30 by default. A calibration sets its own number; in dropzoo "
-        "predict without --tile, a SavedModel does too. For an ensemble, the number of samples of all members "
-        "together; by default, each member answers once, without dropout.",
+        help="Number of Monte-Carlo samples; 30 by default. A calibration has a number of its own, which "
+        "this option does not change; the same holds for a SavedModel, but only in dropzoo predict without "
+        "--tile. For an ensemble, the number of samples of all members together; by default, each member answers "
+        "once, without dropout.",
         show_default=False,
     ),
 ]

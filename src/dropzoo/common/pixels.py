@@ -152,7 +152,7 @@ def doubt(images: np.ndarray, pixels: Pixels) -> str | None:
     if not fractions and pixels.low - margin <= least and most <= pixels.high + margin:
         return None
     advice = (
-        f"Multiply them by {pixels.high:g}, or round the pixels if the image really is that dark"
+        f"Multiply them by {pixels.high:g}. If the image really is that dark, round its pixels: whole numbers pass"
         if fractions
         else f"Scale them to {pixels.low:g} to {pixels.high:g}"
     )

@@ -99,7 +99,10 @@ def check_given(kinds: Iterable[str], predictor: Predictor) -> None:
 
 def _lacking(kind: str) -> ValueError:
     guarantee = GUARANTEED.get(kind)
-    way = "It has no dropout, or its export has no samples"
+    way = (
+        "It has no dropout, or its export has no samples. Leave this kind out; or add dropout with dropzoo "
+        "retrofit; or export the model again with --mc 30"
+    )
     if guarantee is not None:
         command = f"dropzoo calibrate RUN --guarantee {guarantee}=0.1"
         tool = "serving.calibrate, in Python" if guarantee == "interval" else command

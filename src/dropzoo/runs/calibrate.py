@@ -150,8 +150,8 @@ def held_out(
             raise ValueError(f"The images of {run} are read as in its training. Leave out {flags}")
         if own.validation is None:
             raise ValueError(
-                f"{run} has no validation images to calibrate on; `dropzoo train --validation-split` says how "
-                "many there are. Pass other held-out images: --data DATA"
+                f"{run} has no validation images to calibrate on. Pass other held-out images: --data DATA; or "
+                "train again with a larger --validation-split"
             )
         return members, own.validation, own.info, f"{own.info.name}, validation images"
     changed = {**_reading_of(run, config, wanted.data), **(wanted.reading or {})}

@@ -115,7 +115,9 @@ def load_model_for(
         config.model,
         loaded.info,
         "Choose another model, or other data" if reading is None else _all_classes(path),
-        "Images are resized only for a model that takes square images",
+        "Pass data that fit, or resize the images first: `evaluate` and `calibrate` resize them only to squares"
+        if config.num_channels is not None
+        else f"Pass data whose images have {channels} channels, or choose another model",
     )
     if (path / "run.json").is_file():
         advice = f"If the classes mean the same, pass {file}: then the names of classes are not compared"

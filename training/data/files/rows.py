@@ -25,7 +25,7 @@ from dropzoo.training.data.files.columns import (
 from dropzoo.training.data.files.listing import Listing, is_mask_folder
 from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.run_lengths import columns_beside_runs, columns_of_runs, read_runs
-from dropzoo.training.data.files.table import Reading, Sample, Table, some, written_in
+from dropzoo.training.data.files.table import Reading, Sample, Table, missing_files, some, written_in
 
 _LOOKED_AT = 20  # rows whose files are looked for, to recognise a table of images
 
@@ -94,11 +94,7 @@ def read_rows(path: Path, root: Path, reading: Reading, finder: FileNames | None
     rows = [{name: cell_of(line, n) for name, n in columns.items()} for line in lines]
     samples, missing = _samples(path, rows, numbers, finder or finder_in(root, path.parent))
     if missing and (len(missing) == len(lines) or reading.broken != "skip"):
-        every = f"of {count_of(len(lines), 'file')} in {path}"
-        raise ValueError(
-            f"{count_of(len(missing), f'{every} does', f'{every} do')} not exist: {some(missing)}. To leave out "
-            f"such files, pass broken='skip' (--broken skip)"
-        )
+        raise missing_files(missing, len(lines), path)
     grouped = _grouped(samples, path, reading.group_by is not None and "group" not in columns)
     table = Table(path, grouped, () if "mask" in columns else names)
     if missing:

@@ -19,7 +19,7 @@ from dropzoo.training.data.files.columns import (
 from dropzoo.training.data.files.listing import is_mask_folder
 from dropzoo.training.data.files.names import FileNames
 from dropzoo.training.data.files.objects import NAMES
-from dropzoo.training.data.files.table import Drawn, Reading, Sample, Starts, Table, some
+from dropzoo.training.data.files.table import Drawn, Reading, Sample, Starts, Table, missing_files, some
 
 _NUMBERS = re.compile(r"\d+( \d+)*")
 
@@ -88,11 +88,7 @@ def read_runs(
     images = finder.find_all(list(shapes), lambda each: not is_mask_folder(each.parent.name))
     missing = [name for name, image in zip(shapes, images, strict=True) if image is None]
     if missing and (len(missing) == len(shapes) or reading.broken != "skip"):
-        every = f"of {count_of(len(shapes), 'file')} in {path}"
-        raise ValueError(
-            f"{count_of(len(missing), f'{every} does', f'{every} do')} not exist: {some(missing)}. To leave out "
-            f"such files, pass broken='skip' (--broken skip)"
-        )
+        raise missing_files(missing, len(shapes), path)
     samples = [
         Sample(image, mask=Drawn((0, 0), tuple(objects)), split=facts[name][0], group=facts[name][1])
         for (name, objects), image in zip(shapes.items(), images, strict=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from dropzoo.common.words import count_of
+
 #: The splits of a data set, in their order, and the names of folders and files that mean each.
 SPLITS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "trainval"),
@@ -170,6 +172,26 @@ def written_in(path: Path) -> str:
 def some(names: Sequence[str], most: int = 5) -> str:
     """Returns the first names, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def missing_files(missing: Sequence[str], count: int, path: Path) -> ValueError:
+    """Returns the error for a table that names files which cannot be found.
+
+    Args:
+        missing: The names of these files.
+        count: Int, the number of files that the table names.
+        path: The table.
+    """
+    every = len(missing) == count
+    way = (
+        "from the folder of the images, or from that of the table"
+        if every
+        else "or leave out such files with broken='skip' (--broken skip)"
+    )
+    return ValueError(
+        f"For {len(missing):,} of {count_of(count, 'file')} in {path}, there is no file, or more than one: "
+        f"{some(missing)}. Write the path of each image into the table, {way}"
+    )
 
 
 def counted(counts: Mapping[str, int] | Counter[str]) -> str:
