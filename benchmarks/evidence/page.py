@@ -86,6 +86,13 @@ These are the rules:
 In the tables, *T* stands for a temperature, *train* for the score of one pass on the training images, and
 *chosen* for the plan, the number of epochs and the learning rate.
 """
+_UNTESTED = "not tested yet"
+_HEADS = {
+    "epochs_to_given_nll": "epochs until the NLL is below 0.65",
+    "without_30": "accuracy without 30 % of the units",
+    "without_60": "accuracy without 60 % of the units",
+    "correlation": "correlation of the units",
+}
 _BEFORE = """## What version 1 of this page said, and why it was different
 
 For version 1, most small CNNs were trained for 5 to 60 epochs, usually 20, and all conditions of a comparison
@@ -128,25 +135,29 @@ def state(claim: Claim, rows: Rows, found: list[Effect]) -> str:
     """Returns the state of a claim: its verdicts, and whether it is finished."""
     done, total = progress(claim, rows)
     if not found:
-        return "not tested yet"
+        return _UNTESTED
     counts = [(sum(each.verdict == word for each in found), word) for word in VERDICTS]
     words = ", ".join(f"{word}: {count}" for count, word in counts if count)
     return words if done >= total else f"not finished ({done} of {total} training runs); so far, {words}"
 
 
 def _overview(claims: list[Claim], rows: Rows, found: dict[int, list[Effect]]) -> str:
+    states = [state(claim, rows, found[claim.number]) for claim in claims]
+    untested = (
+        f" Claims that are *{_UNTESTED}* have not been tested with the protocol below. Some of them were tested "
+        "for version 1 of this page, but training was stopped too early."
+    )
     lines = [
         "## The claims\n\nA claim consists of statements, and each statement is tested in one or more settings. "
         "The last column counts the verdicts on the statements; there is no verdict on a claim as a whole. If a "
-        "claim is not finished, the verdicts so far may concern only a part of it. Claims that are *not tested "
-        "yet* have not been tested with the protocol below. Some of them were tested for version 1 of this page, "
-        "but training was stopped too early.\n\n"
+        "claim is not finished, the verdicts so far may concern only a part of it."
+        f"{untested if _UNTESTED in states else ''}\n\n"
         "| | claim | verdicts |\n|---|---|---|\n"
     ]
-    for claim in claims:
+    for claim, words in zip(claims, states, strict=True):
         name = "control" if claim.number == 0 else f"claim {claim.number}"
         link = f"[{name}](#{anchor(claim)})"
-        lines.append(f"| {link} | {claim.text} | {state(claim, rows, found[claim.number])} |\n")
+        lines.append(f"| {link} | {claim.text} | {words} |\n")
     return "".join([*lines, "\n"])
 
 
@@ -225,6 +236,12 @@ def _verdict_on_epochs(change: float, error: float) -> str:
 
 
 def _head(figure: str) -> str:
+    """The head of a column of a figure."""
+    if figure in _HEADS:
+        return _HEADS[figure]
+    damage, found, _ = figure.partition("_score_one")
+    if found and damage:
+        return f"accuracy under {damage.replace('_', ' ')}, one pass"
     name, _, column = figure.partition("_")
     words = {"score": "accuracy or IoU", "nll": "NLL", "ece": "ECE"}.get(name)
     return f"{words}, {COLUMNS[column]}" if words and column in COLUMNS else figure.replace("_", " ")

@@ -203,17 +203,18 @@ CLAIMS = (
         "Dropout slows convergence; early dropout helps networks that underfit, and late dropout helps networks "
         "that overfit; the validation loss falls more smoothly; too much dropout makes training unstable.",
         "The rates are fixed, and training always takes 60 epochs (20 for a CNN of one module with 4 filters, on "
-        "20,000 images), because the claim is about the course of training and not about its result. There are "
-        "four measures: the number of epochs until the validation NLL is below 0.65; *wiggle*, the mean absolute "
-        "second difference of the validation NLL from epoch to epoch; how far the validation NLL rises after its "
-        "minimum; and the standard deviation of the gradient norm over training batches, divided by its mean. "
+        "20,000 images), because the claim is about the course of training and not about its result. The "
+        "first four statements are about the number of epochs until the validation NLL is below 0.65 (one more "
+        "than the last, if it never is); *wiggle*, the mean absolute second difference of the validation NLL from "
+        "epoch to epoch; how far the validation NLL rises after its minimum; and the standard deviation of the "
+        "gradient norm over training batches, divided by its mean. "
         "Early dropout ends after a sixth of the epochs, and late dropout begins then, as in Liu et al., 2023.",
         ((FIVE, _WATCHED), (UNDERFITS, _TIMES), (replace(FIVE, name=f"{SMALL.name}, early and late"), _TIMES)),
         (
             Statement("More epochs to the given loss", "epochs_to_given_nll", "0.3", "none", 1),
             Statement("The curve of the validation loss is smoother", "wiggle", "0.3", "none", -1),
             Statement("The validation loss rises less after its minimum", "rise_after_best", "0.3", "none", -1),
-            Statement("The gradient norm varies more at 0.8", "gradient_variation", "0.8", "0.3", 1),
+            Statement("The gradient norm varies more at 0.8 than at 0.3", "gradient_variation", "0.8", "0.3", 1),
             Statement(
                 "Early dropout: accuracy of one pass is higher than without", "score_one", "early", "none", 1
             ),

@@ -140,7 +140,7 @@ CLAIMS = (
         "The mean of five architectures without dropout is compared with the samples of one network with dropout.",
         ((_FIRST_FIVE, (NONE, DROPOUT, _FAMILY)),),
         (
-            Statement("NLL is lower than one network's", "nll", "dropout", "none", -1),
+            Statement("NLL is lower than that of one network without dropout", "nll", "dropout", "none", -1),
             Statement("Accuracy is higher than the ensemble's", "score", "dropout", "five architectures", 1),
             Statement("NLL is lower than the ensemble's", "nll", "dropout", "five architectures", -1),
         ),
