@@ -10,11 +10,14 @@ def test_edges_and_what_is_inside(capsys, tmp_path):
     inputs = keras.Input((6, 3))
     x = kl.LSTM(4, dropout=0.3, return_sequences=True, name="memory")(inputs)
     y = kl.Dense(4, name="end")(x)
-    keras.Model(inputs, kl.Dense(2)(kl.Add(name="join")([x, y]))).save(tmp_path / "m.keras")
-    status, text, _ = run(capsys, "sites", str(tmp_path / "m.keras"))
+    keras.Model(inputs, kl.Dense(2)(kl.Add(name="join")([x, y]))).save(tmp_path / "model.keras")
+    status, text, _ = run(capsys, "sites", str(tmp_path))  # the folder of a run
     assert status == 0 and "inside" in text and "0.3" in text and "->" not in text
-    status, text, _ = run(capsys, "sites", str(tmp_path / "m.keras"), "--edges")
+    status, text, _ = run(capsys, "sites", str(tmp_path / "model.keras"), "--edges")
     assert status == 0 and "memory->join" in text and "edge" in text
+    (tmp_path / "model.keras").unlink()
+    status, _, error = run(capsys, "sites", str(tmp_path))
+    assert status == 2 and "a run's folder with a model.keras in it" in error
 
 
 def test_no_column_without_need(capsys):

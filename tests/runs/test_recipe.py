@@ -201,8 +201,14 @@ def test_mixing_windows_and_deep_supervision_resume_exactly(tmp_path, name):
 
 
 def test_the_file_of_a_model_under_deep_supervision_loads_without_a_warning(tmp_path):
-    info = training.DataInfo("set", "segmentation", 3, ("a", "b", "c"), (16, 16, 1), 8, 2, 2)
+    info = training.DataInfo("set", "segmentation", 2, ("a", "b"), (8, 8, 1), 8, 2, 2)
     model = small_unet()
-    RunConfig(model="unet", data="set", deep_supervision=True, epochs=1).trainer(model, info)
+    config = RunConfig(model="unet", data="set", deep_supervision=True, epochs=1, optimizer="adamw", ema=0.9)
+    config.trainer(model, info)
     model.save(tmp_path / "model.keras")
-    assert keras.models.load_model(tmp_path / "model.keras").loss is not None
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.loss is not None
+    assert isinstance(loaded.optimizer, keras.optimizers.AdamW) and loaded.optimizer.use_ema
+    images, masks = np.zeros((2, *loaded.input_shape[1:])), np.zeros((2, *loaded.input_shape[1:3], 1), int)
+    results = loaded.evaluate(images, masks, verbose=0, return_dict=True)
+    assert {"loss", "accuracy", "mean_iou"} <= results.keys()

@@ -23,7 +23,7 @@ DropoutOption = Annotated[
     list[str] | None,
     typer.Option(
         "--dropout",
-        help='A rate (not for a .keras file), a plan\'s name, or "pattern=spec" (repeatable), such as '
+        help="A rate (only for a model's name), a plan's name, or \"pattern=spec\" (repeatable), such as "
         '"decoder*=0.2". A spec is a rate, or a layer (dropzoo list layers).',
     ),
 ]
@@ -70,7 +70,7 @@ def list_(
 
 
 def sites(
-    model: Annotated[str, typer.Argument(help="A model's name, or a .keras file.")],
+    model: Annotated[str, typer.Argument(help="A model's name, a run's folder, or a .keras file.")],
     dropout: DropoutOption = None,
     option: ModelOptions = None,
     edges: Annotated[
@@ -101,7 +101,7 @@ def sites(
 
 
 def plot(
-    model: Annotated[str, typer.Argument(help="A model's name, or a .keras file.")],
+    model: Annotated[str, typer.Argument(help="A model's name, a run's folder, or a .keras file.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The picture: .svg, .pdf, .png, ...")],
     dropout: DropoutOption = None,
     option: ModelOptions = None,
@@ -123,7 +123,9 @@ def plot(
 
 
 def retrofit(
-    model: Annotated[Path, typer.Argument(help="A .keras file of any Functional or Sequential model.")],
+    model: Annotated[
+        Path, typer.Argument(help="A .keras file of any Functional or Sequential model, or a run's folder.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The new .keras file.")],
     dropout: Annotated[
         list[str] | None,
@@ -164,7 +166,7 @@ def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> "
     from dropzoo import models
 
     plan = parse_dropout(dropout)
-    if not model.endswith(".keras"):
+    if not model.endswith(".keras") and not Path(model).is_dir():
         return models.build_model(model, dropout=plan, **parse_options(option))
     if option:
         raise ValueError("--option is for a model that is built by its name; the model in a file is built already")
@@ -174,9 +176,15 @@ def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> "
 
 
 def _load(path: Path) -> "keras.Model":
-    """Loads a .keras file."""
+    """Loads a .keras file, or that of a run."""
     from dropzoo.models.graph.record import load_model
 
+    if path.is_dir():
+        path = path / "model.keras"
+        if not path.is_file():
+            raise ValueError(
+                f"Expected a .keras file, or a run's folder with a model.keras in it. There is no {path}"
+            )
     importlib.import_module("dropzoo.training")  # registers the losses and metrics of compiled models
     return load_model(path)
 

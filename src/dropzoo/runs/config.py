@@ -156,9 +156,12 @@ class RunConfig(Settings):
         loss = training.default_loss(info.task, info.num_classes, self.label_smoothing, info.ignore_class)
         chosen = make_optimizer(self.optimizer, rate, self.clip_norm, self.ema)
         if self.deep_supervision:
-            # The file of the model then knows its loss. SGD has no variables that a file would lack.
-            model.compile("sgd", loss=loss)
             with scope(options.get("strategy")):
+                # The file of the model then knows its loss, metrics and optimizer, whose state starts anew.
+                metrics = training.default_metrics(info.task, info.num_classes, info.ignore_class)
+                fresh = make_optimizer(self.optimizer, rate, self.clip_norm, self.ema)
+                model.compile(fresh, loss=loss, metrics=metrics)
+                model.optimizer.build(model.trainable_variables)  # a file would lack its variables
                 model = training.DeepSupervision(model)
         return training.Trainer(model, chosen, loss, mixup=self.mixup, cutmix=self.cutmix, **options)
 

@@ -120,6 +120,8 @@ def load_predictor(
         found = _from_saved_model(export, input_range, task)
         if num_samples not in (None, found.num_samples):
             say(f"The export always draws {found.num_samples} samples, so --mc {num_samples} changes nothing")
+        if seed:
+            say(f"The export has a seed of its own, so --seed {seed} changes nothing")
         return dataclasses.replace(found, value_range=value_range)
     elif export is not None and inside is not None:
         model = load_model(inside)

@@ -186,20 +186,15 @@ def _check_folder(out: Path, config: RunConfig) -> bool:
     held = as_json(RunConfig.from_json(saved["config"]))  # a setting that the file lacks has its default
     held = under_one_name(held, wanted, saved.get("folder"))
     epochs: Any = held["epochs"]
-    if (
-        config.epochs > epochs
-        and not config.snapshots
-        and not differences({**held, "epochs": config.epochs}, wanted)
-    ):
-        return True
-    changed = differences(held, wanted)
+    longer = config.epochs > epochs and not config.snapshots
+    changed = differences({**held, "epochs": config.epochs} if longer else held, wanted)
     if changed:
         more = "" if config.snapshots else "; only --epochs may be larger"
         raise ValueError(
             f"{out} holds another run; choose another folder with --out, or delete this one. To continue the run, "
             f"repeat its command{more}. Differences: {changed}"
         )
-    return False
+    return longer
 
 
 def _write_config(out: Path, config: RunConfig, info: training.DataInfo) -> None:
