@@ -38,7 +38,7 @@ def test_images_that_cannot_be_right(pixels, values, right, dtype):
     assert (text is None) == right
     if text:  # says both, and what to do
         assert f"{pixels.low:g} to {pixels.high:g}" in text and f"to {max(values):.4g}" in text
-        assert text.endswith("really is that dark") or f"Scale them to {pixels.low:g}" in text
+        assert text.endswith("whole numbers pass") or f"Scale them to {pixels.low:g}" in text
 
 
 def test_no_numbers_are_no_doubt():

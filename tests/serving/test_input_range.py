@@ -344,7 +344,7 @@ def test_tiff_files_that_cannot_be_read_are_refused():
                 assert error.status in (400, 413)
     with pytest.raises(Refused, match="floats in .0, 1.; received int32"):
         read_image(tiff(np.zeros((8, 8), "int32")), spec, Limits())
-    with pytest.raises(Refused, match="8 x 8 pixels; 10 are allowed"):
+    with pytest.raises(Refused, match="64 numbers .8 x 8 pixels.; 40 are allowed"):
         read_image(good, spec, Limits(max_pixels=10))
     with pytest.raises(Refused, match="2 channels, but the model takes 1"):
         read_image(

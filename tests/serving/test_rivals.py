@@ -217,7 +217,7 @@ def test_bad_input(tmp_path):
         ValueError, match=r"same shapes.*\(None, 4\)\) for the first, .*\(None, 2\)\) for number 2"
     ):
         ensemble([model, small_cnn(num_classes=2)])
-    with pytest.raises(ValueError, match="one logit"):
+    with pytest.raises(ValueError, match="one output unit"):
         ensemble([model], task="binary")
     with pytest.raises(ValueError, match="`images` must have the shape"):
         ensemble([model])(images(2, (9, 8)))

@@ -87,5 +87,5 @@ def test_as_many_samples_as_it_takes(task):
 def test_bad_tasks():
     with pytest.raises(ValueError, match="Unknown task 'multilabel'. Did you mean 'multi_label'"):
         serving.MonteCarlo(small_cnn(), task="multilabel")
-    with pytest.raises(ValueError, match="one logit. Received: an output of the shape .None, 4."):
+    with pytest.raises(ValueError, match="one output unit.*Received: an output of the shape .None, 4."):
         serving.MonteCarlo(small_cnn(), task="binary")

@@ -51,8 +51,8 @@ class Space(Settings):
 
     Each entry of `sites` is combined with all specs, rates and rate schedules; the entries of `plans` are complete
     plans. The baseline without dropout is always part of the space, once for each combination of the other
-    regularisers. The data and the training settings (those of `Settings`) are the same in all runs, except for
-    what a recipe or `"halving"` changes. `learning_rate_schedule` may also be given as `schedule`.
+    regularisers. The data and the training settings are the same in all runs, except for what a recipe or
+    `"halving"` changes. `learning_rate_schedule` may also be given as `schedule`.
 
     Args:
         models: List of names of models, see `list_models`; a single name is also accepted.
