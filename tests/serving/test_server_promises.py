@@ -80,7 +80,9 @@ def test_the_page_reads_the_sentences_from_the_export(tmp_path):
         (output,) = read_info(tmp_path).outputs
         assert output.promises == (promises_in_words(CAL) if calibration else {})
         assert bool(output.condition) == (calibration is not None)
-    assert "measured on 2026-01-31 with 90 images (digits, validation images)" in calibration_info(CAL)["condition"]
+    assert (
+        "measured on 2026-01-31 with 90 images (digits, validation images)" in calibration_info(CAL)["condition"]
+    )
 
 
 @pytest.mark.parametrize(
