@@ -6,7 +6,7 @@ from keras import layers as kl
 from _cli import run
 
 
-def test_edges_and_what_is_inside(capsys, tmp_path):
+def test_edges_and_what_is_inside(capsys, tmp_path, monkeypatch):
     inputs = keras.Input((6, 3))
     x = kl.LSTM(4, dropout=0.3, return_sequences=True, name="memory")(inputs)
     y = kl.Dense(4, name="end")(x)
@@ -16,6 +16,9 @@ def test_edges_and_what_is_inside(capsys, tmp_path):
     status, text, _ = run(capsys, "sites", str(tmp_path / "model.keras"), "--edges")
     assert status == 0 and "memory->join" in text and "edge" in text
     (tmp_path / "model.keras").unlink()
+    (tmp_path / "lenet5").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "sites", "lenet5")[0] == 0  # the name of a model, not the folder
     status, _, error = run(capsys, "sites", str(tmp_path))
     assert status == 2 and "a run's folder with a model.keras in it" in error
 

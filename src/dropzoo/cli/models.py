@@ -166,7 +166,8 @@ def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> "
     from dropzoo import models
 
     plan = parse_dropout(dropout)
-    if not model.endswith(".keras") and not Path(model).is_dir():
+    is_file = model.endswith(".keras") or (Path(model).is_dir() and model not in models.list_models())
+    if not is_file:
         return models.build_model(model, dropout=plan, **parse_options(option))
     if option:
         raise ValueError("--option is for a model that is built by its name; the model in a file is built already")
