@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from dropzoo.common.images import CHANNELS, PNG, orientation_in, png_exif, upright
 from dropzoo.common.pixels import Pixels
-from dropzoo.common.tiff import arranged
+from dropzoo.common.tiff import arranged, as_turned
 from dropzoo.common.words import count_of
 from dropzoo.serving.decode import decode_jpeg
 from dropzoo.serving.server.bodies import is_base64
@@ -91,7 +91,7 @@ def read_tiff(data: bytes, limits: Limits, any_numbers: bool = False) -> np.ndar
             except ValueError as error:
                 if "imagecodecs" not in str(error):
                     raise
-                image = _by_pillow(data)  # a compression that only Pillow knows, such as LZW
+                image = as_turned(_by_pillow(data), page)  # a compression that only Pillow knows, such as LZW
     except Refused:
         raise
     except Exception:  # whatever a hostile file makes the parser raise
@@ -156,7 +156,7 @@ def read_with_size(
 
     The batch has the channels, the size, the range and the dtype of the input.
 
-    JPEG and PNG files are turned upright by their EXIF orientation, and a PNG file of 16 bits keeps them.
+    Files are turned upright by the orientation that they state, and a PNG file of 16 bits keeps them.
 
     Args:
         data: Bytes of a PNG, JPEG or TIFF file.

@@ -33,7 +33,6 @@ def _is_command_line() -> bool:
 
 if not _is_command_line():
     importlib.import_module("dropzoo.layers")
-    keras = importlib.import_module("keras")
     importlib.import_module("dropzoo.models")
-    if keras.config.backend() == "tensorflow":
+    if importlib.import_module("keras").config.backend() == "tensorflow":
         importlib.import_module("dropzoo.training")

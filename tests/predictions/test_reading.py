@@ -58,12 +58,23 @@ def test_turned_files_are_upright_as_a_whole_and_in_parts(orientation, tmp_path)
             np.testing.assert_array_equal(rows[place], shown[place])
 
 
-def test_a_map_stays_as_it_is_stored(tmp_path):
-    place = (33922, "d", 6, (0.0, 0.0, 0.0, 5.0, 50.0, 0.0), True)
-    pixels = grey(21, 17)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=[place, (274, "H", 1, 6, True)])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_map_stays_as_it_is_stored(compression, tmp_path):
+    pixels, place = grey(21, 17), (0.0, 0.0, 0.0, 5.0, 50.0, 0.0)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.tif", compression=compression, tiffinfo={274: 6, 33922: place})
     (page,) = pages_of(tmp_path / "a.tif", 1)
     np.testing.assert_array_equal(page.read()[..., 0], pixels)
+    assert page.size == pixels.shape
+
+
+def test_a_stack_stays_as_it_is_stored(tmp_path):
+    pixels = grey(2, 21, 17)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for each, orientation in zip(pixels, (6, 1), strict=True):
+            writer.write(each, extratags=[(274, "H", 1, orientation, True)])
+    for page, stored in zip(pages_of(tmp_path / "a.tif", 1), pixels, strict=True):
+        np.testing.assert_array_equal(page.read()[..., 0], stored)
 
 
 @pytest.mark.parametrize(

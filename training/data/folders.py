@@ -25,6 +25,7 @@ from dropzoo.training.data.files.threads import map_files
 from dropzoo.training.data.images import other_channels, read_image, read_mask, usual
 from dropzoo.training.data.pipeline import Source, Split, numbered_split
 
+_DECODING = 2  # counts the changes in how files are decoded, so that no cache of an older version is used
 _USUAL_CHANNELS = 4
 _MOST_TO_COMPARE = 2**28  # bytes of files of equal size whose contents are compared at every start
 
@@ -88,7 +89,7 @@ def read_folder(folder: Path, reading: Reading) -> Source:
 
 def _key(table: Table, reading: Reading, meaning: str) -> str:
     """Returns text that changes with the files of a table and with how they are read."""
-    digest = hashlib.sha256(f"{reading} {meaning}".encode())
+    digest = hashlib.sha256(f"{_DECODING} {reading} {meaning}".encode())
     for sample in table.samples:
         digest.update(repr(sample).encode())
         for path in sample.files:

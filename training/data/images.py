@@ -10,9 +10,9 @@ import tensorflow as tf
 import tifffile
 from PIL import Image, JpegImagePlugin
 
+from dropzoo.common import tiff
 from dropzoo.common.images import PNG, orientation_in, png_exif, unreadable, upright
-from dropzoo.common.tiff import arranged, check_whole
-from dropzoo.common.tiff import orientation_of as tiff_orientation
+from dropzoo.common.tiff import arranged, as_turned, check_whole
 
 TIFF_SUFFIXES = {".tif", ".tiff"}
 ARRAY_SUFFIXES = {".npy", ".npz"}
@@ -123,10 +123,10 @@ def _image(path: Path, page: int | None) -> np.ndarray:
 def orientation_of(path: Path) -> int:
     """Returns the orientation that a JPEG, PNG or TIFF file states, from 1 to 8; 1, upright, for others."""
     if path.suffix.lower() in TIFF_SUFFIXES:
-        with tifffile.TiffFile(path) as tiff:
-            return tiff_orientation(tiff.pages[0])
-    with path.open("rb") as file:
-        return stated_orientation(file)
+        with tifffile.TiffFile(path) as file:
+            return tiff.orientation_of(file.pages[0])
+    with path.open("rb") as opened:
+        return stated_orientation(opened)
 
 
 def stated_orientation(file: BinaryIO) -> int:
@@ -233,7 +233,7 @@ def read_tiff(path: Path, is_mask: bool, page: int | None = None) -> np.ndarray:
         except ValueError as error:  # a compression for which tifffile needs imagecodecs
             if "imagecodecs" not in str(error):
                 raise
-            return _compressed_tiff(path, is_mask, page)
+            return as_turned(_compressed_tiff(path, is_mask, page), first)
         if page is not None:
             stack = stack_axis(series.axes, series.shape, "ZTIQ")
             if stack is not None:

@@ -140,7 +140,11 @@ def calibrate(
         say(condition_in_words(found))
     if calibrated.info.task == "segmentation":
         _calibrate_measurements(run, calibrated, wanted)
-    given = f" --data {quote(str(data))}" if data is not None and not run.is_dir() else ""
+    given = ""
+    if data is not None and not run.is_dir():
+        given = f" --data {quote(data)}" + (
+            " and the options of the folder" if changed(reading) or manual_dir else ""
+        )
     say(f"Saved {calibration_file(run)}. Next: dropzoo evaluate {quote(str(run))}{given}")
 
 

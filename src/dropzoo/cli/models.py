@@ -162,7 +162,7 @@ def retrofit(
 
 
 def _model(model: str, dropout: list[str] | None, option: list[str] | None) -> "keras.Model":
-    """Builds a model by name with its dropout, or loads one from a .keras file and retrofits it."""
+    """Builds a model by name with its dropout, or loads one from a run or a .keras file and retrofits it."""
     from dropzoo import models
 
     plan = parse_dropout(dropout)

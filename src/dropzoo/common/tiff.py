@@ -47,12 +47,25 @@ def channels_stated(page: Any, samples: int) -> int:
 
 
 def orientation_of(page: Any) -> int:
-    """Returns the orientation of a page, a `tifffile.TiffPage`, from 1 to 8; 1, upright, if it states none.
+    """Returns by which orientation a page, a `tifffile.TiffPage`, is turned, from 1 to 8; 1, upright, for none.
 
-    It is also 1 for a page with a position on the earth: that position is the one of the stored rows.
+    Maps stay as they are stored, because their position on the earth is that of the stored rows. Stacks do too,
+    because their pages may state different orientations.
     """
-    if any(code in page.tags for code in GEO):
-        return 1
+    pages = page.parent.pages
+    is_stack = pages.is_multipage and not getattr(pages[1], "is_reduced", False)  # and the second no thumbnail
+    return 1 if is_stack or any(code in page.tags for code in GEO) else _stated(page)
+
+
+def as_turned(pixels: np.ndarray, page: Any) -> np.ndarray:
+    """Returns an image, `(height, width, channels)`, that Pillow read and turned by what its page states."""
+    stated = _stated(page)
+    if stated == orientation_of(page):
+        return pixels
+    return upright(pixels, {6: 8, 8: 6}.get(stated, stated))  # back; the other orientations undo themselves
+
+
+def _stated(page: Any) -> int:
     stated = page.tags.valueof("Orientation", default=1)
     return int(stated) if stated in range(2, 9) else 1
 

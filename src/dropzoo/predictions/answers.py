@@ -32,8 +32,8 @@ class Answer:
 
     Attributes:
         page: The image file, and the number of the page within it.
-        size: `(height, width)` of the image in its file, in pixels. A photograph is first rotated upright, as its
-            EXIF data say.
+        size: `(height, width)` of the image in its file, in pixels. It is first turned upright by the
+            orientation that the file states.
         is_map: Bool, whether there is an answer for each pixel.
         strips: The statistics in the size of the image, from the first row to the last: pairs of a slice of rows
             and a dict of arrays `(rows, width, ...)`. They can be iterated once. An answer without a map has one

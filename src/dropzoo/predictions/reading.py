@@ -222,6 +222,7 @@ class Rows:
         if self._series.dataoffset is not None:
             # Mapped again each time, so that the parts that were read do not stay in memory.
             return np.array(_mapped(self._file, self._series)[number][at])
+        # Rows of an image on its side are columns of the stored one, so all strips are decoded for them.
         height, width = page.imagelength, page.imagewidth
         (top, bottom, _), (left, right, _) = rows.indices(height), columns.indices(width)
         tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)

@@ -157,11 +157,12 @@ class RunConfig(Settings):
         chosen = make_optimizer(self.optimizer, rate, self.clip_norm, self.ema)
         if self.deep_supervision:
             with scope(options.get("strategy")):
-                # The file of the model then knows its loss, metrics and optimizer, whose state starts anew.
+                # The file of the model then knows its loss, metrics and optimizer. The optimizer starts anew,
+                # without an EMA, which would have no averages. It is built, so that its variables are in the file.
                 metrics = training.default_metrics(info.task, info.num_classes, info.ignore_class)
-                fresh = make_optimizer(self.optimizer, rate, self.clip_norm, self.ema)
+                fresh = make_optimizer(self.optimizer, rate, self.clip_norm, None)
                 model.compile(fresh, loss=loss, metrics=metrics)
-                model.optimizer.build(model.trainable_variables)  # a file would lack its variables
+                model.optimizer.build(model.trainable_variables)
                 model = training.DeepSupervision(model)
         return training.Trainer(model, chosen, loss, mixup=self.mixup, cutmix=self.cutmix, **options)
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dropzoo import serving
+from dropzoo import layers, serving
 from dropzoo.models.graph.order import shape_of_images
 from dropzoo.models.graph.record import load_model, remember, taken_by
 from dropzoo.runs.calibrations import export_folder, find_calibration
@@ -119,8 +119,9 @@ def load_predictor(
             )
         found = _from_saved_model(export, input_range, task)
         if num_samples not in (None, found.num_samples):
-            say(f"The export always draws {found.num_samples} samples, so --mc {num_samples} changes nothing")
-        if seed:
+            does = f"draws {found.num_samples} samples" if found.num_samples > 1 else "answers in one pass"
+            say(f"The export always {does}, so --mc {num_samples} changes nothing")
+        if seed and found.num_samples > 1:
             say(f"The export has a seed of its own, so --seed {seed} changes nothing")
         return dataclasses.replace(found, value_range=value_range)
     elif export is not None and inside is not None:
@@ -134,7 +135,7 @@ def load_predictor(
     check_single(model)
     settle_range(model, input_range, say)
     found = _from_keras(model, names, calibration, {**options, **({} if calibration else drawn), "task": task})
-    if calibration and num_samples not in (None, found.num_samples):
+    if calibration and layers.dropouts(model) and num_samples not in (None, found.num_samples):
         made_for = "one pass" if found.num_samples == 1 else f"{found.num_samples} samples"
         say(
             f"The calibration is for {made_for}, so --mc {num_samples} changes nothing. Pass --no-calibration, or "

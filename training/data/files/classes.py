@@ -155,7 +155,7 @@ def _occurring(samples: list[Sample]) -> Palette:
 
 
 def _refuse_sizes(table: Table, facts: dict[Path, Facts], found: list[Values]) -> None:
-    """Raises a ValueError for a mask of another size than its image; doubts masks of images that EXIF turns."""
+    """Raises a ValueError for a mask of another size than its image; doubts masks of images that are turned."""
     wrong = [
         (sample, each)
         for sample, each in zip(table.samples, found, strict=True)

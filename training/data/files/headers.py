@@ -41,7 +41,7 @@ class Facts(NamedTuple):
         plain: Bool. Whether the decoder of TensorFlow gives the image as it is shown.
         pages: Int, the number of images in the file.
         is_open: Bool. Whether the file does not say if its last axis is channels.
-        turned: Bool. Whether the image is turned upright by its EXIF orientation.
+        turned: Bool. Whether the image is turned upright by the orientation that its file states.
     """
 
     height: int
@@ -152,7 +152,7 @@ def _decode(path: Path) -> None:
 
 
 def _turned(facts: Facts, orientation: int) -> Facts:
-    """The facts about an image that is turned upright by its EXIF orientation."""
+    """The facts about an image that is turned upright by the orientation that its file states."""
     if orientation == 1:
         return facts
     height, width = (facts.width, facts.height) if orientation >= 5 else (facts.height, facts.width)
