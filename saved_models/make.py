@@ -67,6 +67,7 @@ def make(name: str, reference: Reference, data: Path | None) -> None:
         class_names=loaded.info.class_names,
         calibration=calibration,
         card=card,
+        input_range=(0, 1),
         overwrite=True,
     )
     with whole_file(folder / "model.keras") as unfinished:
