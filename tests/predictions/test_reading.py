@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from dropzoo.predictions.paths import find_images
 from dropzoo.predictions.reading import Rows, pages_of
@@ -68,11 +68,14 @@ def test_a_map_stays_as_it_is_stored(compression, tmp_path):
     assert page.size == pixels.shape
 
 
-def test_a_stack_stays_as_it_is_stored(tmp_path):
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("orientations", [(6, 1), (1, 6), (3, 8)])
+def test_a_stack_stays_as_it_is_stored(orientations, compression, tmp_path):
     pixels = grey(2, 21, 17)
-    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        for each, orientation in zip(pixels, (6, 1), strict=True):
-            writer.write(each, extratags=[(274, "H", 1, orientation, True)])
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "a.tif"), True) as file:
+        for each, orientation in zip(pixels, orientations, strict=True):
+            Image.fromarray(each).save(file, "TIFF", compression=compression, tiffinfo={274: orientation})
+            file.newFrame()
     for page, stored in zip(pages_of(tmp_path / "a.tif", 1), pixels, strict=True):
         np.testing.assert_array_equal(page.read()[..., 0], stored)
 

@@ -233,7 +233,7 @@ def read_tiff(path: Path, is_mask: bool, page: int | None = None) -> np.ndarray:
         except ValueError as error:  # a compression for which tifffile needs imagecodecs
             if "imagecodecs" not in str(error):
                 raise
-            return as_turned(_compressed_tiff(path, is_mask, page), first)
+            return as_turned(_compressed_tiff(path, is_mask, page), file.pages[page or 0])
         if page is not None:
             stack = stack_axis(series.axes, series.shape, "ZTIQ")
             if stack is not None:

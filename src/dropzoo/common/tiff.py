@@ -54,7 +54,7 @@ def orientation_of(page: Any) -> int:
     """
     pages = page.parent.pages
     is_stack = pages.is_multipage and not getattr(pages[1], "is_reduced", False)  # and the second no thumbnail
-    return 1 if is_stack or any(code in page.tags for code in GEO) else _stated(page)
+    return 1 if is_stack or any(code in page.keyframe.tags for code in GEO) else _stated(page)
 
 
 def as_turned(pixels: np.ndarray, page: Any) -> np.ndarray:
@@ -66,7 +66,7 @@ def as_turned(pixels: np.ndarray, page: Any) -> np.ndarray:
 
 
 def _stated(page: Any) -> int:
-    stated = page.tags.valueof("Orientation", default=1)
+    stated = page.keyframe.tags.valueof("Orientation", default=1)
     return int(stated) if stated in range(2, 9) else 1
 
 
