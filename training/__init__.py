@@ -2,7 +2,8 @@
 
 from dropzoo.training.data.augment import Augment
 from dropzoo.training.data.corruptions import corrupt, list_corruptions
-from dropzoo.training.data.load import Data, DataInfo, list_data, load_data
+from dropzoo.training.data.dataset import Data, DataInfo
+from dropzoo.training.data.load import list_data, load_data
 from dropzoo.training.loggers import CSVLogger, MLflowLogger, TensorBoardLogger
 from dropzoo.training.loop.workers import multi_worker_strategy
 from dropzoo.training.losses import (

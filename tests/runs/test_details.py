@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from dropzoo.runs.details import Details, detail_tables, parse_per
 from dropzoo.runs.objects import boundary_distances, compare_objects, hd95, surface_dice
-from dropzoo.training.data.load import DataInfo
+from dropzoo.training.data.dataset import DataInfo
 
 RANDOM = np.random.default_rng(0)
 

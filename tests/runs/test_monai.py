@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from dropzoo.runs.details import Details
 from dropzoo.runs.objects import boundary_distances, hd95, surface_dice
-from dropzoo.training.data.load import DataInfo
+from dropzoo.training.data.dataset import DataInfo
 
 torch = pytest.importorskip("torch", reason="MONAI needs PyTorch, which is not installed")
 metrics = pytest.importorskip("monai.metrics", reason="MONAI is not installed: pip install monai")

@@ -11,7 +11,7 @@ from dropzoo import training
 from dropzoo.runs.config import RunConfig, class_weights
 from dropzoo.runs.recipe import OPTIMIZERS, SCHEDULES, Patience, WarmUp, is_exhausted, learning_rate, optimizer
 from dropzoo.training.data.augment import make_augment
-from dropzoo.training.data.load import DataInfo
+from dropzoo.training.data.dataset import DataInfo
 from dropzoo.training.data.pipeline import Split, training_batches
 from dropzoo.training.loop.checkpoints import read_history, restore_best
 

@@ -15,7 +15,8 @@ import tensorflow as tf
 from keras import layers
 
 from dropzoo.models.graph.record import read_record, recorded
-from dropzoo.training.data.load import DataInfo, load_data
+from dropzoo.training.data.dataset import DataInfo
+from dropzoo.training.data.load import load_data
 from dropzoo.training.trainer import Trainer
 
 RNG = np.random.default_rng(0)

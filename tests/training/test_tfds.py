@@ -9,7 +9,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from _arrays import arrays
-from dropzoo.training.data.load import Data, load_data
+from dropzoo.training.data.dataset import Data
+from dropzoo.training.data.load import load_data
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

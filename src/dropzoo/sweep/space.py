@@ -22,7 +22,7 @@ from dropzoo.sweep.plans import TrialPlan, grid_of_plans, rate_schedule_at, spec
 from dropzoo.sweep.trials import Axes, Trial
 from dropzoo.training import get_schedule
 from dropzoo.training.data.augment import make_augment
-from dropzoo.training.data.load import DataInfo
+from dropzoo.training.data.dataset import DataInfo
 
 _T = TypeVar("_T")
 STRATEGIES = ("grid", "random", "halving")
